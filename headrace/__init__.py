@@ -1,0 +1,13 @@
+"""The vocabulary that several rooms share, small and typed.
+
+names     what may become part of a path
+errors    the root of every error, and the exit codes
+settings  where things are (``HEADRACE_*``)
+storage   bytes in and out of a folder or any fsspec URL, whole or not at all
+spec      ``ModelSpec``: everything that is true of a model before it is trained
+transform request-time features as pure column functions
+plan      ``FeaturePlan``: what one model version reads, and in which order
+bundle    a trained model as an immutable, content-addressed folder
+scorecard what an evaluation found, overall, by slice, and against the champion
+release   which bundles an endpoint runs, changed by compare-and-swap
+"""

@@ -1,0 +1,136 @@
+"""A bundle: everything needed to answer a prediction, immutable and content-addressed.
+
+A folder ``bundles/<digest>/`` holds ``bundle.json``, the model in a format without code, golden
+rows with the outputs they must give, the drift profile of the training set, and a model card.
+``bundle.json`` carries the SHA-256 of each other file and the digest is the SHA-256 of
+``bundle.json``, so one name fixes every byte. There is no wall time and no run id in a bundle: the
+same inputs give the same digest, and the registry knows which runs made it.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from headrace import storage
+from headrace.errors import BundleRefused
+from headrace.plan import FeaturePlan
+from headrace.spec import DriftPolicy, Part, Task
+
+MANIFEST = "bundle.json"
+MODEL = "model.ubj"
+GOLDEN = "golden.arrow"
+REFERENCE = "reference.arrow"
+CARD = "MODEL_CARD.md"
+FILES = (MODEL, GOLDEN, REFERENCE, CARD)
+OUTPUT = "prediction"
+"""The column, tensor and field that holds what the model predicts."""
+
+
+class Lineage(Part):
+    """Where a bundle comes from."""
+
+    code_revision: str
+    training_set_sha256: str
+    training_rows: int
+    trained_from: str
+    trained_until: str
+    tested_until: str
+
+
+class BundleManifest(Part):
+    """What ``bundle.json`` says."""
+
+    format: Literal["headrace-bundle-1"] = "headrace-bundle-1"
+    model: str
+    task: Task
+    runtime: Literal["xgboost"]
+    plan: FeaturePlan
+    drift: DriftPolicy
+    lineage: Lineage
+    metrics: dict[str, float]
+    parameters: dict[str, float | int | str]
+    files: dict[str, str]
+    """The SHA-256 of each other file."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: every byte is what the digest says."""
+
+    digest: str
+    manifest: BundleManifest
+    files: dict[str, bytes]
+
+    @property
+    def golden(self) -> pa.Table:
+        """Input columns and ``prediction`` of the golden rows."""
+        return _read_arrow(self.files[GOLDEN])
+
+
+def write_bundle(root: str, manifest: BundleManifest, files: dict[str, bytes]) -> str:
+    """Write a bundle below ``root`` and return its digest.
+
+    Safe to run twice: files are named by what they hold, and ``bundle.json`` comes last, so a
+    folder without it is no bundle yet.
+    """
+    hashes = {name: storage.sha256(files[name]) for name in FILES}
+    manifest = manifest.model_copy(update={"files": hashes})
+    document = _canonical(manifest)
+    digest = storage.sha256(document)
+    for name in FILES:
+        storage.write_atomic(f"{root}/{digest}/{name}", files[name])
+    storage.write_atomic(f"{root}/{digest}/{MANIFEST}", document)
+    return digest
+
+
+def read_bundle(root: str, digest: str) -> Bundle:
+    """Return the bundle ``digest`` after checking every byte of it, before any parser sees one.
+
+    Raises:
+        BundleRefused: if it is not there, or a file is changed, missing or added.
+    """
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise BundleRefused(digest, "its digest is not 64 hexadecimal digits")
+    folder = f"{root}/{digest}"
+    document = _read(folder, MANIFEST, digest)
+    if storage.sha256(document) != digest:
+        raise BundleRefused(digest, f"{MANIFEST} was changed")
+    try:
+        manifest = BundleManifest.model_validate_json(document)
+    except ValidationError as error:
+        raise BundleRefused(digest, f"{MANIFEST} is of another format: {error}") from error
+    if added := set(storage.list_names(folder)) - {MANIFEST, *FILES}:
+        raise BundleRefused(digest, f"files were added: {', '.join(sorted(added))}")
+    files = {name: _read(folder, name, digest) for name in FILES}
+    for name, data in files.items():
+        if storage.sha256(data) != manifest.files.get(name):
+            raise BundleRefused(digest, f"{name} was changed")
+    return Bundle(digest, manifest, files)
+
+
+def arrow_bytes(table: pa.Table) -> bytes:
+    """A table as an Arrow IPC file; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
+
+
+def _read_arrow(data: bytes) -> pa.Table:
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+
+
+def _read(folder: str, name: str, digest: str) -> bytes:
+    try:
+        return storage.read_bytes(f"{folder}/{name}")
+    except FileNotFoundError as error:
+        raise BundleRefused(digest, f"{name} is missing from {folder}") from error
+
+
+def _canonical(manifest: BundleManifest) -> bytes:
+    return json.dumps(
+        manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":")
+    ).encode()

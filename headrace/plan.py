@@ -1,0 +1,116 @@
+"""``FeaturePlan``: what one model version reads, and in which order, with no feature store import.
+
+Compiled from the Feast definitions when a model is trained and kept in its bundle. Training,
+batch prediction and the server all follow the same plan, so they cannot disagree.
+"""
+
+from typing import Literal
+
+from headrace.errors import BundleRefused
+from headrace.spec import Part, RequestField
+from headrace.transform import Transform, find_transform
+
+KeyType = Literal["STRING", "INT32", "INT64"]
+ValueType = Literal["FLOAT", "DOUBLE", "INT32", "INT64", "BOOL"]
+
+
+class JoinKey(Part):
+    """A column that names an entity, with Feast's name of its type."""
+
+    name: str
+    dtype: KeyType = "STRING"
+
+
+class FeatureRead(Part):
+    """One feature of a view; its column is ``<view>__<name>``."""
+
+    name: str
+    dtype: ValueType
+
+
+class ViewRead(Part):
+    """One read: the latest values of a feature view for an entity."""
+
+    view: str
+    table: str
+    """The table of the offline store that the view's values come from."""
+    join_keys: tuple[JoinKey, ...]
+    """In the order of the entity columns in requests; the store sorts them itself."""
+    event_timestamp: str
+    created_timestamp: str
+    ttl_seconds: float | None
+    """How old a value may be; None: any age."""
+    features: tuple[FeatureRead, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns this read makes."""
+        return tuple(f"{self.view}__{feature.name}" for feature in self.features)
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the join keys."""
+        return tuple(key.name for key in self.join_keys)
+
+
+class TransformPin(Part):
+    """A request-time feature, pinned by the hash of its source."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    source_sha256: str
+
+
+class FeaturePlan(Part):
+    """Everything between a request and the model's input matrix."""
+
+    project: str
+    """The Feast project, part of the online store's table names."""
+    feature_service: str
+    definitions_sha256: str
+    """The hash of the feature definitions that the plan was compiled from."""
+    event_timestamp: str
+    """The request column with the moment of prediction; ages are measured against it."""
+    views: tuple[ViewRead, ...]
+    request: tuple[RequestField, ...]
+    inputs_from_request: tuple[str, ...]
+    transforms: tuple[TransformPin, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The model's input columns, in order."""
+        read = tuple(column for view in self.views for column in view.columns)
+        return read + self.inputs_from_request + tuple(pin.output for pin in self.transforms)
+
+    @property
+    def entity_keys(self) -> tuple[str, ...]:
+        """Every join key once, in order of first use."""
+        return tuple(dict.fromkeys(key for view in self.views for key in view.key_names))
+
+
+def pin(transform: Transform) -> TransformPin:
+    """The pin of a transform as its source stands now."""
+    return TransformPin(
+        name=transform.name,
+        inputs=transform.inputs,
+        output=transform.output,
+        source_sha256=transform.source_sha256,
+    )
+
+
+def pinned_transforms(plan: FeaturePlan, digest: str) -> list[Transform]:
+    """Return the plan's transforms, refusing any whose source is not the pinned one.
+
+    Raises:
+        BundleRefused: naming the transform that has changed since the bundle was built.
+    """
+    found = [find_transform(wanted.name) for wanted in plan.transforms]
+    for have, wanted in zip(found, plan.transforms, strict=True):
+        if pin(have) != wanted:
+            raise BundleRefused(
+                digest,
+                f"transform {wanted.name} is not the one it was trained with "
+                f"(source {have.source_sha256[:12]}, pinned {wanted.source_sha256[:12]})",
+            )
+    return found

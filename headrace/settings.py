@@ -1,0 +1,124 @@
+"""Where things are: read from ``HEADRACE_*`` variables and one TOML file an environment.
+
+A variable wins over ``settings/<environment>.toml``, which wins over the defaults here. The
+defaults run everything on one laptop with no services. Read with ``load_settings()`` when a
+command or task starts, and passed down; nothing keeps them as a global.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from headrace.errors import SettingRefused, UnknownName
+from headrace.names import checked_name
+
+PREFIX = "HEADRACE_"
+
+
+class Settings(BaseSettings):
+    """Where things are. Every field can be set as ``HEADRACE_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    environment: str = Field("local", description="which settings/<environment>.toml to read")
+    home: Path = Field(Path(".headrace"), description="folder that holds all local state")
+    storage: str = Field(
+        "", description="folder or fsspec URL of tables, bundles, releases, predictions and logs"
+    )
+    online_store: str = Field("", description="SQLite file of the online feature store")
+    registry: str = Field("", description="MLflow tracking URI of the model registry")
+    cluster: Literal["local"] | str = Field(
+        "local", description="'local' for Dask on this machine, or a scheduler's tcp:// address"
+    )
+    workers: int = Field(2, ge=1, le=256, description="Dask worker processes of a local cluster")
+    worker_memory: str = Field("2GiB", description="memory limit of one local Dask worker")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @property
+    def storage_uri(self) -> str:
+        """The root of everything that commands and servers share."""
+        return self.storage.rstrip("/") or str(self.home / "storage")
+
+    @property
+    def online_path(self) -> Path:
+        """The SQLite file of the online store."""
+        return Path(self.online_store).absolute() if self.online_store else self.home / "online.db"
+
+    @property
+    def registry_uri(self) -> str:
+        """The tracking URI of the model registry."""
+        return self.registry or f"sqlite:///{self.home / 'registry.db'}"
+
+    def uri(self, *parts: str) -> str:
+        """The address of something under the storage root, ``uri("bundles", digest)``."""
+        return "/".join((self.storage_uri, *parts))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables first, then what ``load_settings`` read from the TOML file."""
+        return env_settings, init_settings
+
+
+def load_settings(folder: Path | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Args:
+        folder: where ``<environment>.toml`` lies; ``settings/`` of the working directory if None.
+
+    Raises:
+        SettingRefused: for a variable or TOML key with a wrong name or a wrong value.
+    """
+    _refuse_unknown_variables()
+    environment = os.environ.get(PREFIX + "ENVIRONMENT", "local")
+    from_file = _read_toml(folder or Path("settings"), environment)
+    try:
+        return Settings(**from_file)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        raise SettingRefused(PREFIX + field.upper(), first["input"], _expected(first)) from error
+
+
+def _refuse_unknown_variables() -> None:
+    # HEADRACE_SERVER_* belongs to the online server's own settings (serving/settings.py).
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        if variable.startswith(PREFIX + "SERVER_"):
+            continue
+        if variable.startswith(PREFIX) and variable not in known:
+            raise UnknownName("setting", variable, known)
+
+
+def _read_toml(folder: Path, environment: str) -> dict[str, Any]:
+    path = folder / f"{checked_name('environment', environment)}.toml"
+    if not path.exists():
+        if environment == "local":
+            return {}
+        raise SettingRefused(
+            PREFIX + "ENVIRONMENT", environment, f"there is no {path}; write it, or use 'local'"
+        )
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise SettingRefused(str(path), "(file)", f"it is not TOML: {error}") from error
+
+
+def _expected(error: Any) -> str:
+    field = Settings.model_fields.get(str(error["loc"][0]))
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{message} ({field.description})" if field else f"{message}; remove it"

@@ -1,0 +1,130 @@
+"""Bytes in and out of a folder or any fsspec URL: whole, or not at all.
+
+A URI is a path of this machine (``/data/x``) or an fsspec URL (``s3://bucket/x``). Nothing here
+opens a final name for writing: bytes are complete before they become visible, so a reader never
+meets half a file and an exception publishes nothing.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import StorageFailed
+
+_TEMPORARY = ".writing-"  # what a killed writer may leave behind; no reader looks at it
+
+
+def is_local(uri: str) -> bool:
+    """True for a path of this machine."""
+    return "://" not in uri
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of ``data`` in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return everything at ``uri``.
+
+    Raises:
+        FileNotFoundError: if nothing is there; "not there" and "could not ask" differ.
+        StorageFailed: if it cannot be read.
+    """
+    with _naming("read", uri):
+        return Path(uri).read_bytes() if is_local(uri) else _filesystem(uri).cat_file(uri)
+
+
+def exists(uri: str) -> bool:
+    """True if something is at ``uri``."""
+    with _naming("look for", uri):
+        return Path(uri).exists() if is_local(uri) else _filesystem(uri).exists(uri)
+
+
+def list_names(uri: str) -> list[str]:
+    """The sorted names directly below ``uri``; empty if it is not there."""
+    with _naming("list", uri):
+        if is_local(uri):
+            names = [p.name for p in Path(uri).iterdir()] if Path(uri).is_dir() else []
+            return sorted(name for name in names if not name.startswith(_TEMPORARY))
+        filesystem = _filesystem(uri)
+        if not filesystem.exists(uri):
+            return []
+        return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in filesystem.ls(uri, detail=False))
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    """Put ``data`` at ``uri``, replacing what was there: readers see the old or the new."""
+    with _naming("write", uri):
+        if not is_local(uri):
+            _filesystem(uri).pipe_file(uri, data)
+            return
+        with _temporary_beside(Path(uri), data) as temporary:
+            Path(temporary).replace(uri)
+        _sync_folder(Path(uri).parent)
+
+
+def create_exclusive(uri: str, data: bytes) -> bool:
+    """Put ``data`` at ``uri`` unless something is there; True if the bytes there are ours.
+
+    A store may execute a write and lose the reply, so a refusal is read back and compared before
+    it is believed.
+    """
+    with _naming("write", uri):
+        try:
+            if is_local(uri):
+                with _temporary_beside(Path(uri), data) as temporary:
+                    os.link(temporary, uri)  # fails where the name is taken, unlike rename
+                _sync_folder(Path(uri).parent)
+            else:
+                _filesystem(uri).pipe_file(uri, data, mode="create")
+        except FileExistsError:
+            return read_bytes(uri) == data
+        return True
+
+
+def _filesystem(uri: str) -> Any:
+    import fsspec
+
+    return fsspec.core.url_to_fs(uri)[0]
+
+
+@contextlib.contextmanager
+def _naming(action: str, uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:
+        raise StorageFailed(action, uri, error.strerror or error) from error
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path, data: bytes) -> Iterator[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StorageFailed("make the folder", str(path.parent), "a file is in the way") from error
+    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only once the folder that holds the name is on disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

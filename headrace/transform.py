@@ -1,0 +1,85 @@
+"""Request-time features as pure column functions, written once for training and serving.
+
+A transform takes NumPy columns of a request and gives one float column of the same length. It is
+named ``<module>.<function>`` after its place in ``featurestore/transforms/`` and pinned in the
+feature plan by the hash of its source, so a server whose code differs refuses the bundle.
+"""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.errors import UnknownName
+from headrace.names import checked_name
+
+PACKAGE = "featurestore.transforms"
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One request-time feature: ``function(*columns) -> column``."""
+
+    name: str
+    inputs: tuple[str, ...]
+    function: Callable[..., np.ndarray]
+    source_sha256: str
+
+    def __call__(self, *columns: np.ndarray) -> np.ndarray:
+        """Return the feature of each row as float64, shape (rows,)."""
+        return np.asarray(self.function(*columns), dtype=np.float64)
+
+    @property
+    def output(self) -> str:
+        """The name of the column it makes."""
+        return self.name.rsplit(".", 1)[-1]
+
+
+def transform(*inputs: str) -> Callable[[Callable[..., np.ndarray]], Transform]:
+    """Declare a pure column function of the columns named in ``inputs``.
+
+    >>> @transform("distance")
+    ... def is_long(distance):
+    ...     return distance > 1000
+    >>> is_long(np.array([500.0, 2000.0]))
+    array([0., 1.])
+    """
+
+    def declare(function: Callable[..., np.ndarray]) -> Transform:
+        module = function.__module__.rsplit(".", 1)[-1]
+        source = inspect.getsource(function)
+        return Transform(
+            name=f"{module}.{function.__name__}",
+            inputs=inputs,
+            function=function,
+            source_sha256=hashlib.sha256(source.encode()).hexdigest(),
+        )
+
+    return declare
+
+
+def find_transform(name: str) -> Transform:
+    """Return the transform ``<module>.<function>`` of ``featurestore/transforms/``.
+
+    Raises:
+        UnknownName: if there is no such module or transform.
+    """
+    module_name, _, attribute = name.partition(".")
+    checked_name("transform module", module_name)
+    try:
+        module = importlib.import_module(f"{PACKAGE}.{module_name}")
+    except ModuleNotFoundError as error:
+        raise UnknownName("transform module", module_name, _module_names()) from error
+    found = {t.output: t for t in vars(module).values() if isinstance(t, Transform)}
+    if attribute not in found:
+        raise UnknownName(f"transform in {module_name}", attribute, found)
+    return found[attribute]
+
+
+def _module_names() -> list[str]:
+    import pkgutil
+
+    return [m.name for m in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)]
