@@ -1,0 +1,126 @@
+"""What can go wrong while serving, and the one table from error to HTTP status.
+
+ServingError                  the server could not do its work
+├── RuntimeFailed             the library that runs the model reported an error
+├── NotFinite                 the model answered with NaN or infinity
+├── PortTaken                 the address cannot be listened on (a UsageError)
+└── RequestRefused            the caller sent what cannot be answered (a UsageError)
+    ├── BodyRefused           not JSON, or JSON that says two things at once
+    ├── BodyTooLarge          more bytes or rows than the server takes
+    ├── BodyTooSlow           a body that did not arrive in time
+    ├── FieldsRefused         well-formed JSON with wrong fields or values
+    └── ModelNotServed        a model or version that this server does not run
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.errors import HeadraceError, UsageError
+
+
+class ServingError(HeadraceError):
+    """Base of every error that the server raises on purpose."""
+
+
+class RuntimeFailed(ServingError):
+    """The library that runs the model reported an error."""
+
+    def __init__(self, action: str, reason: str) -> None:
+        self.action, self.reason = action, reason
+        super().__init__(f"XGBoost could not {action}: {reason}")
+
+
+class NotFinite(ServingError):
+    """The model answered with NaN or infinity, which JSON cannot carry."""
+
+    def __init__(self, digest: str, row: int, value: float) -> None:
+        self.digest, self.row, self.value = digest, row, value
+        super().__init__(
+            f"bundle {digest[:12]} answered {value} for row {row}: roll the release back to a "
+            "bundle that gives finite answers."
+        )
+
+
+class PortTaken(ServingError, UsageError):
+    """The address cannot be listened on."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        self.host, self.port, self.reason = host, port, reason
+        super().__init__(
+            f"cannot listen on {host}:{port}: {reason}. "
+            "Choose another --port, or end the process that has this one."
+        )
+
+
+class RequestRefused(ServingError, UsageError):
+    """The caller sent what cannot be answered."""
+
+
+class BodyRefused(RequestRefused):
+    """The body is not JSON, or is JSON that says two things at once."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the body is refused: {reason}.")
+
+
+class BodyTooLarge(RequestRefused):
+    """More bytes or rows than the server takes in one request."""
+
+    def __init__(self, what: str, limit: int, unit: str) -> None:
+        self.what, self.limit, self.unit = what, limit, unit
+        super().__init__(
+            f"{what} is more than the {limit:,} {unit} this server takes in one request: "
+            "send several smaller requests."
+        )
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not arrive in time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"the body did not arrive within {seconds:g} s: send it again, faster.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a request."""
+
+    message: str
+    """The field, the value and what would have been right."""
+    field: str | None = None
+    row: int | None = None
+
+
+class FieldsRefused(RequestRefused):
+    """Well-formed JSON with wrong fields or values."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - 1
+        tail = f" ({more} more in 'problems')" if more else ""
+        super().__init__(self.problems[0].message + tail)
+
+
+class ModelNotServed(RequestRefused):
+    """A model or version that this server does not run."""
+
+    def __init__(self, kind: str, asked: str, served: str) -> None:
+        self.kind, self.asked, self.served = kind, asked, served
+        super().__init__(f"{kind} {asked!r} is not served here; this server runs {served!r}.")
+
+
+HTTP_STATUS: dict[type[HeadraceError], int] = {
+    BodyRefused: 400,
+    ModelNotServed: 404,
+    BodyTooSlow: 408,
+    BodyTooLarge: 413,
+    FieldsRefused: 422,
+}
+"""The status of each error; every other one is the server's own failure."""
+
+
+def http_status(error: HeadraceError) -> int:
+    """The HTTP status that tells ``error``; 500 for what is not the caller's doing."""
+    return next((HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS), 500)
