@@ -1,0 +1,81 @@
+"""What can go wrong between a table of feature values and a model's input.
+
+FeatureStoreError                  base of the room (exit code 1)
+├── DefinitionsRefused             definitions or feature_store.yaml that cannot be used (exit 2)
+├── FeatureNotMaterialized         a view or feature that the online store does not hold
+├── TimeWithoutZone                a moment that does not say its time zone (exit 2)
+├── EntityKeyRefused               a key that does not have its entity's type (exit 2)
+├── StoredValueBroken              bytes in the online store that are not what they must be
+└── OnlineStoreFailed              the online store's file cannot be read or written
+
+A missing table is ``UnknownName``, a window without rows ``DatesOutsideData``, and missing columns
+or wrong types are ``SchemaMismatch``: these belong to ``headrace.errors``.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from headrace.errors import HeadraceError, UsageError
+
+MATERIALIZE = "python -m flows.materialize"
+
+
+class FeatureStoreError(HeadraceError):
+    """Base of every error of this room."""
+
+
+class DefinitionsRefused(FeatureStoreError, UsageError):
+    """Feature definitions, or a ``feature_store.yaml``, that cannot be used."""
+
+    def __init__(self, where: str, reason: object) -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"feature definitions are refused at {where}: {reason}.")
+
+
+class FeatureNotMaterialized(FeatureStoreError):
+    """A view, or a feature of one, that the online store does not hold."""
+
+    def __init__(self, what: str, path: Path) -> None:
+        self.what, self.path = what, path
+        super().__init__(f"{what} is not in the online store {path}; run: {MATERIALIZE}")
+
+
+class TimeWithoutZone(FeatureStoreError, UsageError):
+    """A moment that does not say its time zone."""
+
+    def __init__(self, moment: datetime) -> None:
+        self.moment = moment
+        super().__init__(
+            f"{moment.isoformat()} has no time zone; write {moment.isoformat()}+00:00 for UTC."
+        )
+
+
+class EntityKeyRefused(FeatureStoreError, UsageError):
+    """A value that cannot be the key of an entity."""
+
+    def __init__(self, key: str, value: object, dtype: str) -> None:
+        self.key, self.value, self.dtype = key, value, dtype
+        super().__init__(f"key {key} = {value!r} is refused: write a {dtype} or null.")
+
+
+class StoredValueBroken(FeatureStoreError):
+    """Bytes in the online store that are not a value of the declared type."""
+
+    def __init__(self, feature: str, dtype: str, value: bytes) -> None:
+        self.feature, self.dtype, self.value = feature, dtype, value
+        super().__init__(
+            f"feature {feature} is no {dtype} in the online store: {value[:16].hex()!r}. "
+            f"Its type was changed, or another program wrote it; run: {MATERIALIZE} --rebuild"
+        )
+
+
+class OnlineStoreFailed(FeatureStoreError):
+    """The online store's file cannot be read or written."""
+
+    def __init__(self, action: str, path: Path, reason: object) -> None:
+        self.action, self.path, self.reason = action, path, reason
+        super().__init__(
+            f"cannot {action} the online store {path}: {reason}. If it is locked, let the other "
+            "writer finish; if it is damaged, move it away and materialise again; else check its "
+            "permissions and the free space."
+        )
