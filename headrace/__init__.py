@@ -8,6 +8,8 @@ spec      ``ModelSpec``: everything that is true of a model before it is trained
 transform request-time features as pure column functions
 plan      ``FeaturePlan``: what one model version reads, and in which order
 bundle    a trained model as an immutable, content-addressed folder
+window    a window of time in UTC
 scorecard what an evaluation found, overall, by slice, and against the champion
+telemetry what dependencies would send home, turned off
 release   which bundles an endpoint runs, changed by compare-and-swap
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from headrace import storage
 from headrace.errors import BundleRefused
@@ -35,9 +35,9 @@ class Lineage(Part):
     code_revision: str
     training_set_sha256: str
     training_rows: int
-    trained_from: str
-    trained_until: str
-    tested_until: str
+    trained_from: AwareDatetime
+    trained_until: AwareDatetime
+    tested_until: AwareDatetime
 
 
 class BundleManifest(Part):

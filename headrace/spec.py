@@ -51,12 +51,7 @@ class XGBoostTrainer(Part):
     """Gradient-boosted trees; ``parameters`` go to XGBoost as they are."""
 
     kind: Literal["xgboost"] = "xgboost"
-    rounds: int = Field(300, ge=1, description="trees at the most")
-    early_stopping_rounds: int | None = Field(
-        None,
-        ge=1,
-        description="stop when the end of the training period gains no more; None: never",
-    )
+    rounds: int = Field(300, ge=1, description="how many trees")
     parameters: dict[str, float | int | str] = Field(default_factory=dict)
 
 
