@@ -1,0 +1,146 @@
+"""The command line of every flow, made from its parameter class.
+
+``python -m flows.NAME`` reads its flags into the flow's one frozen configuration, makes sure that a
+Prefect server is there to report to, runs the flow, prints its report on stdout (everything else
+goes to stderr), and exits with an ``ExitCode``.
+"""
+
+import datetime as dt
+import json
+import logging
+import sys
+from typing import Annotated, Any, TypeVar
+
+from prefect import Flow
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict
+
+from headrace.errors import ExitCode, HeadraceError, UsageError
+from headrace.names import checked_name
+from headrace.settings import Settings, load_settings
+from headrace.spec import load_spec
+from tasks import prefect_server
+
+EPILOG = "exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with a finding (drift, not promoted)"
+
+
+def _known_model(name: str) -> str:
+    return load_spec(name).name
+
+
+def _month(text: str) -> str:
+    try:
+        dt.datetime.strptime(text, "%Y-%m")  # noqa: DTZ007  (only its form is checked)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a month; write it as 2013-08") from None
+    return text
+
+
+ModelName = Annotated[str, AfterValidator(_known_model)]
+EndpointName = Annotated[str, AfterValidator(lambda name: checked_name("endpoint", name))]
+Month = Annotated[str, AfterValidator(_month)]
+Day = dt.date
+
+
+class FlowConfig(BaseModel):
+    """Base of every flow's parameters: frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FlowReport(BaseModel):
+    """What a flow made, as the person who started it wants to read it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The rows of the summary: what, and its value."""
+        return [(name, str(value)) for name, value in self.model_dump().items()]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """``FINDING`` where the flow found something a person should look at."""
+        return ExitCode.DONE
+
+
+Config = TypeVar("Config", bound=FlowConfig)
+
+
+def run(flow: Flow[[Config], Any], config_class: type[Config], argv: list[str] | None) -> int:
+    """Run ``flow`` as a command and return its exit code."""
+    try:
+        config, as_json = _parse(flow, config_class, sys.argv[1:] if argv is None else argv)
+        settings = load_settings()
+        report = _run_reporting(flow, config, settings)
+    except HeadraceError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (this is a command)
+        return error.exit_code
+    print(_as_json(report) if as_json else _as_table(report))  # noqa: T201
+    return report.exit_code
+
+
+class _WrongFlags(UsageError):
+    def __init__(self, error: ValidationError, command: str) -> None:
+        parts = []
+        for item in error.errors():
+            flag = "--" + "-".join(str(step) for step in item["loc"]).replace("_", "-")
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"{flag}: {message} (given: {item['input']!r})")
+        super().__init__(f"{'; '.join(parts)}. See {command} --help.")
+
+
+def _parse(
+    flow: Flow[[Config], Any], config_class: type[Config], argv: list[str]
+) -> tuple[Config, bool]:
+    command = f"python -m flows.{flow.name.replace('-', '_')}"
+    parser: type[Any] = create_model(
+        command,
+        __base__=config_class,
+        __doc__=f"{flow.__doc__}\n\n{EPILOG}",
+        as_json=(
+            CliImplicitFlag[bool],
+            Field(False, alias="json", description="print the report as one JSON object"),
+        ),
+    )
+    parser.model_config |= SettingsConfigDict(
+        cli_prog_name=command, cli_kebab_case=True, cli_hide_none_type=True
+    )
+    try:
+        parsed = CliApp.run(parser, cli_args=argv)
+    except ValidationError as error:
+        raise _WrongFlags(error, command) from error
+    fields = {name: getattr(parsed, name) for name in config_class.model_fields}
+    return config_class(**fields), parsed.as_json
+
+
+def _run_reporting(flow: Flow[[Config], Any], config: Config, settings: Settings) -> FlowReport:
+    api = PREFECT_API_URL.value() or prefect_server.api_url(settings)
+    home = settings.home / "prefect"
+    _hide_tracebacks_of_known_errors()
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
+        report = flow(config)
+        print(f"run page: {api.removesuffix('/api')}", file=sys.stderr)  # noqa: T201
+        return report
+
+
+def _hide_tracebacks_of_known_errors() -> None:
+    # One clear sentence on the terminal; the Prefect UI still has the whole traceback, because
+    # its handlers have seen the record before the console's.
+    def without_traceback(record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HeadraceError):
+            record.exc_info = record.exc_text = None
+        return True
+
+    for handler in logging.getLogger("prefect").handlers:
+        handler.addFilter(without_traceback)
+
+
+def _as_json(report: FlowReport) -> str:
+    return json.dumps(report.model_dump(mode="json"))
+
+
+def _as_table(report: FlowReport) -> str:
+    lines = report.lines()
+    width = max(len(what) for what, _ in lines)
+    return "\n".join(f"{what:<{width}}  {value}" for what, value in lines)

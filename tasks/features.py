@@ -1,0 +1,27 @@
+"""Feature definitions and the online store."""
+
+from datetime import datetime
+
+from featurestore.materialize import ViewMaterialized
+from headrace.settings import Settings
+from tasks.step import step
+
+
+@step("materialize until {until}")
+def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMaterialized, ...]:
+    """Bring every feature view's latest values into the online store.
+
+    Safe to run twice: each view's watermark moves in the transaction that writes its rows.
+
+    Args:
+        settings: where the stores are.
+        until: only what was known before this moment; None for everything there is.
+    """
+    from featurestore.catalog import load_catalog
+    from featurestore.materialize import materialize as materialize_views
+    from featurestore.offline import newest_event
+
+    catalog = load_catalog(settings)
+    if until is None:
+        until = newest_event(settings.uri("offline"), catalog)
+    return materialize_views(settings, catalog, until=until)

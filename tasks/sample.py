@@ -1,0 +1,39 @@
+"""The sample project's tables: a year of real flights, written once into the offline store."""
+
+from datetime import datetime
+from typing import Any
+
+from headrace import storage
+from headrace.settings import Settings
+from headrace.spec import load_spec
+from headrace.window import Window
+from tasks import shards
+from tasks.step import step
+
+
+@step("write the sample flights")
+def write_flights(settings: Settings) -> tuple[str, int]:
+    """Return the offline store's address and its rows. Safe to run twice: written once.
+
+    The last table stands for all: it is written after every other one.
+    """
+    from featurestore.flights.sources import write_tables
+    from featurestore.offline import count_rows
+
+    root = settings.uri("offline")
+    if not storage.exists(f"{root}/flight_schedule.parquet"):
+        write_tables(root)
+    return root, count_rows(root)
+
+
+def request_rows(
+    settings: Settings, model: str, window: Window, *, rows: int
+) -> list[dict[str, Any]]:
+    """The first rows of a window as an application would send them to a server."""
+    source = shards.input_of(load_spec(model), window)
+    table = shards.read_input(settings, source).slice(0, rows)
+    return [{name: _json(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

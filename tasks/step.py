@@ -1,0 +1,36 @@
+"""``@step``: a Prefect task as Headrace wants it.
+
+Retried only for what may heal, never cached by its inputs, its result never written as a pickle.
+A step takes references and small values, and its docstring says why it is safe to run twice.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import State
+
+Result = TypeVar("Result")
+
+HEALS = (ConnectionError, TimeoutError, InterruptedError)
+"""What may heal by itself: the network, a server that restarts, an interrupted call."""
+
+
+async def transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """True if the failure in ``state`` may heal by itself."""
+    failure = await state.aresult(raise_on_failure=False)
+    return isinstance(failure, HEALS)
+
+
+def step(name: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Make a function a task whose runs are called ``name``; ``{argument}`` is filled in."""
+    return task(  # type: ignore[return-value]
+        task_run_name=name,
+        retries=2,
+        retry_delay_seconds=[2, 10],
+        retry_condition_fn=transient,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
