@@ -3,6 +3,7 @@
 FeatureStoreError                  base of the room (exit code 1)
 ├── DefinitionsRefused             definitions or feature_store.yaml that cannot be used (exit 2)
 ├── FeatureNotMaterialized         a view or feature that the online store does not hold
+├── SampleDataMissing              the sample project's data are not installed (exit 2)
 ├── TimeWithoutZone                a moment that does not say its time zone (exit 2)
 ├── EntityKeyRefused               a key that does not have its entity's type (exit 2)
 ├── StoredValueBroken              bytes in the online store that are not what they must be
@@ -38,6 +39,14 @@ class FeatureNotMaterialized(FeatureStoreError):
     def __init__(self, what: str, path: Path) -> None:
         self.what, self.path = what, path
         super().__init__(f"{what} is not in the online store {path}; run: {MATERIALIZE}")
+
+
+class SampleDataMissing(FeatureStoreError, UsageError):
+    """The package with the sample project's data is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        super().__init__(f"{package} is not installed; run: pip install 'headrace[flows]'")
 
 
 class TimeWithoutZone(FeatureStoreError, UsageError):
