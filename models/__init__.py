@@ -1,0 +1,1 @@
+"""What data scientists write: one ``spec = ModelSpec(...)`` a file, named after the model."""

@@ -33,3 +33,18 @@ def plane_age_years(scheduled_departure: np.ndarray, year_built: np.ndarray) -> 
     since_1970 = scheduled_departure.astype("datetime64[Y]") - np.datetime64("1970", "Y")
     years: np.ndarray = 1970 + since_1970 / np.timedelta64(1, "Y") - year_built
     return years
+
+
+@transform("scheduled_departure", "aircraft_previous_leg__arrival_hour_of_week")
+def hours_since_previous_leg(
+    scheduled_departure: np.ndarray, arrival_hour_of_week: np.ndarray
+) -> np.ndarray:
+    """Hours from the arrival of the plane's previous leg to scheduled departure: 0 to below 168.
+
+    The previous leg is at most three days old (the view's TTL), so the hours of the week tell the
+    two moments apart.
+    """
+    a_monday = np.datetime64("1969-12-29", "us")
+    departure_hour = (scheduled_departure - a_monday) / np.timedelta64(1, "h")
+    hours: np.ndarray = (departure_hour - arrival_hour_of_week) % 168
+    return hours
