@@ -19,7 +19,7 @@ DASK_SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1h",  # a worker killed twice keeps its slot
     "distributed.scheduler.worker-ttl": "30s",  # a hung worker is given up, not waited for
     "distributed.scheduler.allowed-failures": 10,
-    "distributed.scheduler.no-workers-timeout": "5min",
+    "distributed.scheduler.no-workers-timeout": "5 minutes",
     "distributed.comm.timeouts.connect": "10s",
     "distributed.worker.daemon": True,
     "distributed.admin.low-level-log-length": 0,

@@ -117,7 +117,7 @@ def up(settings: Settings) -> Kept:
         environment,
         log=_folder(settings) / "worker.log",
     )
-    kept = Kept(kept.url, kept.pid, worker.pid)
+    kept = Kept(kept.url, kept.pid, worker)
     _remember(settings, kept)
     return kept
 
@@ -127,18 +127,18 @@ def _start_server(settings: Settings) -> Kept:
     url = f"http://127.0.0.1:{port}"
     log = _folder(settings) / "server.log"
     _say(f"starting a local Prefect server at {url} (once: later runs reuse it) ...")
-    process = _start_detached(
+    pid = _start_detached(
         ["server", "start", "--host", "127.0.0.1", "--port", str(port)],
         _environment(settings),
         log=log,
     )
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while not _answers(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            _end(process.pid)
+        if not _is_alive(pid) or time.monotonic() > deadline:
+            _end(pid)
             raise PrefectServerFailed("the local Prefect server", log)
         time.sleep(0.1)
-    kept = Kept(url, process.pid)
+    kept = Kept(url, pid)
     _remember(settings, kept)
     return kept
 
@@ -160,18 +160,21 @@ def _run_prefect(arguments: list[str], environment: dict[str, str], *, log: Path
         raise PrefectServerFailed(f"`prefect {' '.join(arguments)}`", log)
 
 
-def _start_detached(
-    arguments: list[str], environment: dict[str, str], *, log: Path
-) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefect", *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # it outlives the command that needed it first
-        )
+def _start_detached(arguments: list[str], environment: dict[str, str], *, log: Path) -> int:
+    # In a session of its own it outlives the command that needed it first; posix_spawn leaves no
+    # object behind that would complain about a child still running.
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "prefect", *arguments],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
 
 
 def _folder(settings: Settings) -> Path:

@@ -1,0 +1,99 @@
+"""What the whole suite shares: one Prefect server, and one small world trained on real flights."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from headrace import telemetry
+from headrace.settings import Settings
+
+telemetry.turn_off()
+
+SAMPLE_UNTIL = datetime(2013, 4, 1, tzinfo=UTC)
+TRAINED_UNTIL = "2013-03-01"
+
+
+def _without_settings_of_the_person() -> None:
+    for variable in list(os.environ):
+        if variable.startswith(("HEADRACE_", "PREFECT_")):
+            del os.environ[variable]
+
+
+_without_settings_of_the_person()
+telemetry.turn_off()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Prefect server for the whole suite, the kept one in a home of its own."""
+    from tasks import prefect_server
+
+    settings = Settings(home=tmp_path_factory.mktemp("prefect-home"))
+    os.environ["PREFECT_API_URL"] = prefect_server.ensure_server(settings).api_url
+    yield os.environ.pop("PREFECT_API_URL")
+    prefect_server.stop(settings)
+
+
+@dataclass(frozen=True)
+class World:
+    """A home folder, and the flows run in it as commands."""
+
+    home: Path
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that its flows see."""
+        return Settings(home=self.home)
+
+    def run(self, flow: str, *arguments: str) -> int:
+        """Run ``python -m flows.<flow> <arguments>`` in this process; return its exit code."""
+        os.environ["HEADRACE_HOME"] = str(self.home)
+        try:
+            main: Callable[[list[str]], int] = importlib.import_module(f"flows.{flow}").main
+            return main(list(arguments))
+        finally:
+            del os.environ["HEADRACE_HOME"]
+
+
+@pytest.fixture(scope="session")
+def sample_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the sample tables of January to March, and nothing else. Read only."""
+    from featurestore.flights.sources import write_tables
+
+    home = tmp_path_factory.mktemp("sample") / "home"
+    write_tables(Settings(home=home).uri("offline"), until=SAMPLE_UNTIL)
+    return home
+
+
+@pytest.fixture(scope="session")
+def trained_home(
+    sample_home: Path, prefect_api: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The sample home, materialised, with a model trained until March and deployed. Read only."""
+    home = tmp_path_factory.mktemp("trained") / "home"
+    shutil.copytree(sample_home, home)
+    world = World(home)
+    assert world.run("materialize", "--until", TRAINED_UNTIL) == 0
+    assert world.run("train", "--model", "flight_delay", "--until", TRAINED_UNTIL) == 0
+    assert world.run("deploy", "--model", "flight_delay") == 0
+    return home
+
+
+@pytest.fixture
+def world(trained_home: Path, prefect_api: str, tmp_path: Path) -> World:
+    """A trained world of the test's own, to do with as it likes."""
+    shutil.copytree(trained_home, tmp_path / "home")
+    return World(tmp_path / "home")
+
+
+@pytest.fixture
+def bare_world(sample_home: Path, prefect_api: str, tmp_path: Path) -> World:
+    """A world of the test's own with the sample tables alone."""
+    shutil.copytree(sample_home, tmp_path / "home")
+    return World(tmp_path / "home")
