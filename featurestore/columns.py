@@ -6,8 +6,16 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import SchemaMismatch
+from headrace.plan import FeatureRead
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+_FEATURE_TYPES = {
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "BOOL": pa.bool_(),
+}
 
 
 def check_columns(table: str, schema: pa.Schema, wanted: Iterable[str]) -> None:
@@ -45,4 +53,22 @@ def numbers(table: pa.Table, name: str, column: str) -> np.ndarray:
     kind = table.schema.field(column).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise SchemaMismatch(name, [f"{column} is {kind}, but must be a number"])
-    return np.asarray(table[column].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    return floats(table[column])
+
+
+def feature_column(table: pa.Table, name: str, feature: FeatureRead) -> pa.ChunkedArray:
+    """A feature's column in the type that its view declares, so both stores hold the same value."""
+    check_columns(name, table.schema, [feature.name])
+    column, wanted = table[feature.name], _FEATURE_TYPES[feature.dtype]
+    if pa.types.is_boolean(wanted) != pa.types.is_boolean(column.type):
+        raise SchemaMismatch(name, [f"{feature.name} is {column.type}, but must be {wanted}"])
+    try:
+        return column.cast(wanted, safe=not pa.types.is_floating(wanted))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        problem = f"{feature.name} is {column.type}, which does not fit {wanted}: {error}"
+        raise SchemaMismatch(name, [problem]) from error
+
+
+def floats(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers as float64, shape (rows,), with nulls as NaN."""
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))

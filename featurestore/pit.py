@@ -10,10 +10,10 @@ from enum import IntEnum
 import numpy as np
 import pyarrow as pa
 
-from featurestore.columns import microseconds, numbers
+from featurestore.columns import feature_column, floats, microseconds
 from featurestore.freshness import ReadStatus, known_at, oldest_age
 from featurestore.keys import encode_keys
-from headrace.plan import ViewRead
+from headrace.plan import FeatureRead, ViewRead
 
 
 class NullReason(IntEnum):
@@ -71,7 +71,7 @@ def point_in_time_join(
     reasons[fresh] = NullReason.PRESENT
     return JoinedView(
         columns={
-            column: _take(values, read.table, feature.name, found, fresh)
+            column: _take(values, read.table, feature, found, fresh)
             for column, feature in zip(read.columns, read.features, strict=True)
         },
         event_times=_event_times(event, found, fresh),
@@ -142,10 +142,10 @@ class _History:
 
 
 def _take(
-    values: pa.Table, table: str, feature: str, found: np.ndarray, fresh: np.ndarray
+    values: pa.Table, table: str, feature: FeatureRead, found: np.ndarray, fresh: np.ndarray
 ) -> np.ndarray:
     column = np.full(len(found), np.nan)
-    column[fresh] = numbers(values, table, feature)[found[fresh]]
+    column[fresh] = floats(feature_column(values, table, feature))[found[fresh]]
     return column
 
 

@@ -1,7 +1,10 @@
 """Small tables of feature values, and the room's reads of them."""
 
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pytest
 
 from headrace import storage
 from headrace.plan import FeatureRead, JoinKey, ViewRead
+from headrace.settings import Settings
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -84,3 +88,82 @@ def put_table() -> Callable[..., None]:
         storage.write_atomic(f"{root}/{name}.parquet", sink.getvalue().to_pybytes())
 
     return put
+
+
+@pytest.fixture
+def at_home(tmp_path: Path) -> Settings:
+    """Settings with everything below ``tmp_path``."""
+    return Settings(home=tmp_path / "home")
+
+
+_YAML = """\
+project: tiny
+provider: local
+offline_store:
+  type: featurestore.feast_plugin.HeadraceOfflineStore
+online_store:
+  type: sqlite
+entity_key_serialization_version: 3
+"""
+
+_DEFINITIONS = """\
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Array, Bool, Float32, Float64, Int64
+
+origin = Entity(name="airport", join_keys=["origin"], value_type=ValueType.STRING)
+gate = Entity(name="gate", join_keys=["gate"], value_type=ValueType.INT64)
+
+
+def source(table):
+    return FileSource(
+        path=f"offline/{table}.parquet",
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+    )
+
+
+hourly = FeatureView(
+    name="hourly",
+    entities=[origin],
+    ttl=timedelta(minutes=TTL),
+    schema=[Field(name="x", dtype=Float64)],
+    source=source("hourly"),
+)
+gates = FeatureView(
+    name="gates",
+    entities=[origin, gate],
+    ttl=timedelta(0),
+    schema=[
+        Field(name="passengers", dtype=Int64),
+        Field(name="open", dtype=Bool),
+        Field(name="wait", dtype=Float32),
+    ],
+    source=source("gates"),
+)
+both = FeatureService(name="both", features=[hourly, gates[["wait", "passengers"]]])
+"""
+
+_names = itertools.count()
+
+
+@pytest.fixture
+def tiny_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a small Feast repository of two views and a service, and return its package."""
+
+    def write(
+        *, yaml: str = _YAML, ttl: int = 60, edit: tuple[str, str] = ("", ""), more: str = ""
+    ) -> str:
+        package = f"tiny_{os.getpid()}_{next(_names)}"
+        folder = tmp_path / package / "definitions"
+        folder.mkdir(parents=True)
+        for init in (folder.parent / "__init__.py", folder / "__init__.py"):
+            init.write_text("")
+        (folder.parent / "feature_store.yaml").write_text(yaml)
+        text = _DEFINITIONS.replace("TTL", str(ttl)).replace(*edit) + more
+        (folder / "views.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return package
+
+    return write

@@ -1,0 +1,189 @@
+"""Feast's wire formats without Feast: entity keys (serialisation version 3) and feature values.
+
+What is written here Feast reads, and the other way round, byte for byte; the tests hold both
+sides together. The server reads the online store with this module and never imports Feast.
+
+Source: feast 0.67, ``infra/key_encoding_utils.py`` and ``protos/feast/types/Value.proto``.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from featurestore.errors import EntityKeyRefused, StoredValueBroken
+from headrace.plan import JoinKey, KeyType, ValueType
+
+NULL = b""
+"""A null feature value: a ``Value`` message with no field set."""
+
+# Feast's ValueType numbers, and struct formats of what follows the length.
+_KEY_TYPES: dict[KeyType, tuple[int, str]] = {
+    "STRING": (2, ""),
+    "INT32": (3, "<i"),
+    "INT64": (4, "<q"),
+}
+# Tag of each field of the Value message: field number * 8 + protobuf's wire type.
+_TAGS: dict[str, int] = {
+    "STRING": 0x12,
+    "INT32": 0x18,
+    "INT64": 0x20,
+    "DOUBLE": 0x29,
+    "FLOAT": 0x35,
+    "BOOL": 0x38,
+}
+_FIXED = {"DOUBLE": np.dtype("<f8"), "FLOAT": np.dtype("<f4")}
+
+
+class EntityKeyWriter:
+    """Writes the keys of one entity, or of a combination of entities, as Feast does."""
+
+    def __init__(self, join_keys: Sequence[JoinKey]) -> None:
+        # Feast sorts the keys by name; requests name them in the view's order.
+        self._order = sorted(range(len(join_keys)), key=lambda i: join_keys[i].name)
+        self._keys = [join_keys[i] for i in self._order]
+        names = b"".join(_sized(2, key.name.encode()) for key in self._keys)
+        self._head = struct.pack("<I", len(join_keys)) + names
+
+    def write(self, values: Sequence[Any]) -> bytes | None:
+        """The key of ``values``, in the order of the join keys; None if one of them is null.
+
+        Raises:
+            EntityKeyRefused: if a value is not of its key's type, or too large for it.
+        """
+        parts = [self._head]
+        for position, key in zip(self._order, self._keys, strict=True):
+            value = values[position]
+            if value is None:
+                return None
+            parts.append(_key_value(key, value))
+        return b"".join(parts)
+
+
+def encode_values(
+    values: Sequence[Any] | np.ndarray, dtype: ValueType | str, missing: np.ndarray | None = None
+) -> list[bytes]:
+    """A column of feature values as Feast's ``Value`` messages.
+
+    Args:
+        values: shape (rows,), numbers for number types, str for ``STRING``.
+        dtype: Feast's name of the type.
+        missing: bool, shape (rows,): which values are null; None: none of them. A NaN is a value.
+    """
+    if dtype in _FIXED:
+        encoded = _encode_fixed(np.asarray(values), dtype)
+    elif dtype == "STRING":
+        encoded = [b"\x12" + _varint(len(data := v.encode())) + data for v in values]
+    else:
+        encoded = _encode_integers(np.asarray(values), dtype)
+    if missing is not None:
+        for position in np.flatnonzero(missing):
+            encoded[position] = NULL
+    return encoded
+
+
+def decode_numbers(values: Sequence[bytes], dtype: ValueType, feature: str) -> np.ndarray:
+    """Feast's ``Value`` messages of a number type as float64, shape (rows,); null is NaN.
+
+    Args:
+        values: one message a row.
+        dtype: Feast's name of the type.
+        feature: named in the error.
+
+    Raises:
+        StoredValueBroken: if a message is neither null nor a value of the type.
+    """
+    if dtype in _FIXED:
+        return _decode_fixed(values, dtype, feature)
+    tag = _TAGS[dtype]
+    return np.array([_decode_integer(v, tag, dtype, feature) for v in values], dtype=np.float64)
+
+
+def decode_string(value: bytes, feature: str) -> str | None:
+    """One ``Value`` message of type ``STRING``; null is None.
+
+    Raises:
+        StoredValueBroken: if it is neither null nor a string.
+    """
+    if value == NULL:
+        return None
+    length, start = _read_varint(value, 1) if value[0] == _TAGS["STRING"] else (-1, 0)
+    if length != len(value) - start:
+        raise StoredValueBroken(feature, "STRING", value)
+    try:
+        return value[start:].decode()
+    except UnicodeDecodeError as error:
+        raise StoredValueBroken(feature, "STRING", value) from error
+
+
+def _sized(kind: int, data: bytes) -> bytes:
+    return struct.pack("<II", kind, len(data)) + data
+
+
+def _key_value(key: JoinKey, value: Any) -> bytes:
+    kind, layout = _KEY_TYPES[key.dtype]
+    try:
+        return _sized(kind, struct.pack(layout, value) if layout else value.encode())
+    except (struct.error, AttributeError, UnicodeEncodeError) as error:
+        raise EntityKeyRefused(key.name, value, key.dtype) from error
+
+
+def _encode_fixed(values: np.ndarray, dtype: str) -> list[bytes]:
+    kind = _FIXED[dtype]
+    packed = np.empty(len(values), dtype=np.dtype([("tag", "u1"), ("value", kind)]))
+    packed["tag"] = _TAGS[dtype]
+    packed["value"] = values
+    data, size = packed.tobytes(), packed.itemsize
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+def _encode_integers(values: np.ndarray, dtype: str) -> list[bytes]:
+    tag = bytes([_TAGS[dtype]])
+    return [tag + _varint(int(v)) for v in values]
+
+
+def _decode_fixed(values: Sequence[bytes], dtype: ValueType, feature: str) -> np.ndarray:
+    kind = _FIXED[dtype]
+    packed = np.dtype([("tag", "u1"), ("value", kind)])
+    null = _encode_fixed(np.array([np.nan]), dtype)[0]
+    data = b"".join([v or null for v in values])
+    if len(data) == packed.itemsize * len(values):
+        rows = np.frombuffer(data, dtype=packed)
+        if np.all(rows["tag"] == _TAGS[dtype]):
+            return rows["value"].astype(np.float64)
+    raise StoredValueBroken(feature, dtype, _first_broken(values, packed.itemsize, _TAGS[dtype]))
+
+
+def _first_broken(values: Iterable[bytes], size: int, tag: int) -> bytes:
+    return next(v for v in values if v and (len(v) != size or v[0] != tag))
+
+
+def _decode_integer(value: bytes, tag: int, dtype: str, feature: str) -> float:
+    if value == NULL:
+        return float("nan")
+    number, end = _read_varint(value, 1) if value[0] == tag else (0, 0)
+    if end != len(value):
+        raise StoredValueBroken(feature, dtype, value)
+    return float(number - (1 << 64) if number >> 63 else number)
+
+
+def _varint(number: int) -> bytes:
+    number &= (1 << 64) - 1  # negative numbers take all ten bytes
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    """The number and the position after it; position -1 if the data ends inside it."""
+    number = shift = 0
+    for position in range(start, min(len(data), start + 10)):
+        number |= (data[position] & 0x7F) << shift
+        shift += 7
+        if data[position] < 0x80:
+            return number, position + 1
+    return 0, -1
