@@ -5,6 +5,7 @@ MonitoringError               base of this room
 ├── ColumnsMissing            a window without columns that the reference has
 ├── EmptyWindow               a window without rows
 ├── EdgesDiffer               two profiles that were not counted on the same edges
+├── NothingToDraw             a report of columns none of which can be drawn
 ├── ProfileRefused            bytes that are no profile
 ├── RowsDiffer                arrays that must be parallel, and are not
 ├── ValuesRefused             labels or predictions that cannot be scored
@@ -62,6 +63,17 @@ class EdgesDiffer(MonitoringError):
         super().__init__(
             f"profiles differ in the columns or bins of {', '.join(self.columns)}: "
             "count both with profile_like() on one reference."
+        )
+
+
+class NothingToDraw(MonitoringError):
+    """A report of columns none of which can be drawn."""
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self.columns = tuple(columns)
+        super().__init__(
+            f"none of the columns {', '.join(self.columns)} can be drawn: give at least one of "
+            "numbers or text that has values in both windows."
         )
 
 

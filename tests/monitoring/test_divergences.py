@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.divergences import js_distance, psi, psi_noise
@@ -16,6 +16,7 @@ def sides(pairs):
     return (np.array(side) for side in zip(*pairs, strict=True))
 
 
+@settings(deadline=None)  # the first example imports scipy
 @given(counts)
 def test_js_distance_is_scipys(pairs):
     from scipy.spatial.distance import jensenshannon
