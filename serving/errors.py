@@ -15,6 +15,7 @@ ServingError                  the server could not do its work
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
 from headrace.errors import HeadraceError, UsageError
 
 
@@ -117,6 +118,8 @@ HTTP_STATUS: dict[type[HeadraceError], int] = {
     BodyTooSlow: 408,
     BodyTooLarge: 413,
     FieldsRefused: 422,
+    FeatureNotMaterialized: 503,
+    OnlineStoreFailed: 503,
 }
 """The status of each error; every other one is the server's own failure."""
 

@@ -1,0 +1,64 @@
+"""How the online server runs, from ``HEADRACE_SERVER_*`` variables and command-line options.
+
+Where things are (storage, online store) is said by ``headrace.settings``, for all commands alike.
+"""
+
+import os
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.errors import SettingRefused, UnknownName
+from headrace.names import checked_name
+
+PREFIX = "HEADRACE_SERVER_"
+
+
+class ServerSettings(BaseSettings):
+    """How the server runs. Every field can be set as ``HEADRACE_SERVER_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    endpoint: str = Field("flight_delay", description="endpoint whose release is served")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
+    max_body_bytes: int = Field(
+        10_000_000, ge=1_000, le=1_000_000_000, description="largest request body"
+    )
+    max_rows: int = Field(10_000, ge=1, le=1_000_000, description="most rows in one request")
+    body_seconds: float = Field(30.0, gt=0, description="how long a body may take to arrive")
+    poll_seconds: float = Field(1.0, gt=0, le=60, description="how often to look at the release")
+    drain_seconds: int = Field(10, ge=0, description="how long requests may take to end on SIGTERM")
+    log_flush_seconds: float = Field(
+        5.0, gt=0, description="longest time an inference waits before it is written"
+    )
+    log_flush_rows: int = Field(10_000, ge=1, description="rows that are written at once")
+    log_capacity_rows: int = Field(
+        100_000, ge=1, description="rows that may wait; further ones are dropped and counted"
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_name(cls, endpoint: str) -> str:
+        return checked_name("endpoint", endpoint)
+
+
+def load_server_settings(**overrides: object) -> ServerSettings:
+    """Return the server's settings; an override, as from the command line, wins over a variable.
+
+    Raises:
+        SettingRefused: for a variable or option with a wrong value.
+        UnknownName: for a ``HEADRACE_SERVER_`` variable that does not exist.
+    """
+    known = {PREFIX + name.upper() for name in ServerSettings.model_fields}
+    for variable in os.environ:
+        if variable.startswith(PREFIX) and variable not in known:
+            raise UnknownName("setting", variable, known)
+    try:
+        return ServerSettings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        message = first["msg"][0].lower() + first["msg"][1:]
+        expected = f"{message} ({ServerSettings.model_fields[name].description})"
+        raise SettingRefused(PREFIX + name.upper(), first["input"], expected) from error
