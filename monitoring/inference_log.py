@@ -17,7 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -115,6 +115,7 @@ class InferenceLog:
         self._changed = threading.Condition()
         self.dropped_rows = 0
         self.written_rows = 0
+        self.failed_writes = 0
         self._thread = threading.Thread(target=self._run, name="inference-log", daemon=True)
         self._thread.start()
 
@@ -175,6 +176,7 @@ class InferenceLog:
                 storage.write_atomic(uri, _parquet(self._table(inferences)))
             except StorageFailed as error:
                 _logger.warning("inference log: %s", error)
+                self.failed_writes += 1
                 failed += inferences
         return failed
 
@@ -276,7 +278,7 @@ def _read(uri: str) -> pa.Table:
     try:
         source = pa.BufferReader(storage.read_bytes(uri))
         return pq.read_table(source, page_checksum_verification=True)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # Arrow tells broken pages as OSError
         raise StorageFailed("read", uri, f"it is no whole Parquet file ({error})") from error
 
 
@@ -284,5 +286,5 @@ def _window(table: pa.Table, since: datetime, until: datetime) -> pa.Table:
     import pyarrow.compute as pc
 
     at = table["received_at"]
-    until -= timedelta(microseconds=1)
-    return table.filter(pc.between(at, pa.scalar(since, TIMESTAMP), pa.scalar(until, TIMESTAMP)))
+    first, last = pa.scalar(since, TIMESTAMP), pa.scalar(until, TIMESTAMP)
+    return table.filter(pc.and_(pc.greater_equal(at, first), pc.less(at, last)))

@@ -12,8 +12,9 @@ import numpy as np
 
 from featurestore.freshness import ReadStatus
 from featurestore.online import OnlineRows
+from headrace.errors import HeadraceError
 from headrace.release import Release
-from serving.errors import NotFinite
+from serving.errors import NotFinite, OnlineStoreFailing
 from serving.predictor import Predictor
 from serving.schema import RequestSchema, Rows
 
@@ -67,11 +68,30 @@ class Answer:
 
 
 def infer_keys(model: ServedModel, rows: Rows) -> Answer:
-    """Answer rows of entity keys and request fields: read features, transform, predict."""
-    online = model.reader.read(rows.keys, rows.at)
+    """Answer rows of entity keys and request fields: read features, transform, predict.
+
+    Raises:
+        OnlineStoreFailing: if features cannot be read.
+        NotFinite: if the model answers with NaN or infinity.
+    """
+    online = read_features(model, rows.keys, rows.at)
     matrix = model.predictor.matrix(online.columns, rows.request)
     predictions = _predict(model, matrix)
     return Answer(model, matrix, predictions, rows, online.status, online.event_times)
+
+
+def read_features(
+    model: ServedModel, keys: Mapping[str, Sequence[str | int | None]], at: np.ndarray
+) -> OnlineRows:
+    """Return the feature values of each row's entities.
+
+    Raises:
+        OnlineStoreFailing: if the store cannot give them.
+    """
+    try:
+        return model.reader.read(keys, at)
+    except HeadraceError as error:
+        raise OnlineStoreFailing(error) from error
 
 
 def infer_features(model: ServedModel, matrix: np.ndarray) -> Answer:

@@ -3,6 +3,7 @@
 ServingError                  the server could not do its work
 ├── RuntimeFailed             the library that runs the model reported an error
 ├── NotFinite                 the model answered with NaN or infinity
+├── OnlineStoreFailing        features cannot be read now
 ├── PortTaken                 the address cannot be listened on (a UsageError)
 └── RequestRefused            the caller sent what cannot be answered (a UsageError)
     ├── BodyRefused           not JSON, or JSON that says two things at once
@@ -15,7 +16,6 @@ ServingError                  the server could not do its work
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
 from headrace.errors import HeadraceError, UsageError
 
 
@@ -39,6 +39,16 @@ class NotFinite(ServingError):
         super().__init__(
             f"bundle {digest[:12]} answered {value} for row {row}: roll the release back to a "
             "bundle that gives finite answers."
+        )
+
+
+class OnlineStoreFailing(ServingError):
+    """Features cannot be read now."""
+
+    def __init__(self, reason: object) -> None:
+        self.reason = reason
+        super().__init__(
+            f"features cannot be read: {reason} Requests of raw features are still answered."
         )
 
 
@@ -118,8 +128,7 @@ HTTP_STATUS: dict[type[HeadraceError], int] = {
     BodyTooSlow: 408,
     BodyTooLarge: 413,
     FieldsRefused: 422,
-    FeatureNotMaterialized: 503,
-    OnlineStoreFailed: 503,
+    OnlineStoreFailing: 503,
 }
 """The status of each error; every other one is the server's own failure."""
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from headrace.errors import HeadraceError
 from monitoring.inference_log import InferenceLog
-from serving.dataplane import ServedModel
+from serving.dataplane import ServedModel, read_features
 from serving.endpoint import Endpoint
+from serving.errors import OnlineStoreFailing
 
 
 def report(endpoint: Endpoint, log: InferenceLog) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _ask_store(model: ServedModel) -> dict[str, Any]:
     wanted = {name: ["" if key.dtype == "STRING" else 0] for name, key in keys.items()}
     at = np.array([time.time_ns() // 1000], "datetime64[us]")
     try:
-        model.reader.read(wanted, at)
-    except HeadraceError as error:
-        return {"status": "failing", "reason": str(error)}
+        read_features(model, wanted, at)
+    except OnlineStoreFailing as error:
+        return {"status": "failing", "reason": str(error.reason)}
     return {"status": "ok", "reason": None}

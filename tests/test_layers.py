@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "registry": {"headrace"},
     "serving": {
         "headrace",
+        "featurestore.freshness",
         "featurestore.online",
         "featurestore.vectors",
         "monitoring.inference_log",
