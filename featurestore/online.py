@@ -7,6 +7,7 @@ point-in-time join (``featurestore.freshness``), measured at the moment of each 
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from featurestore.freshness import ReadStatus, known_at, oldest_age
 from featurestore.layout import CREATED, EVENT, naming, open_reader, table_of
 from featurestore.wire import EntityKeyWriter, decode_numbers
 from headrace.errors import SchemaMismatch
-from headrace.plan import FeaturePlan, ViewRead
+from headrace.plan import FeaturePlan, ValueType, ViewRead
 
 _MOST_KEYS = 8192  # in one SELECT; SQLite takes 32,766 variables
+_KEPT_KEYS = 65_536  # entity keys a view keeps as bytes; traffic asks for the same ones again
+_NEVER, _ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,15 @@ class _ViewReader:
     def __init__(self, path: Path, project: str, view: ViewRead) -> None:
         self._path, self._view = path, view
         self.key_names = view.key_names
-        self._writer = EntityKeyWriter(view.join_keys)
+        self._entity_key = lru_cache(_KEPT_KEYS)(EntityKeyWriter(view.join_keys).write)
         self._oldest_age = oldest_age(view)
         # In the order of the table's primary key, in which the rows come.
-        self._features = sorted(view.features, key=lambda feature: feature.name)
-        self._names = [feature.name for feature in self._features]
-        self._columns = {f.name: f"{view.view}__{f.name}" for f in view.features}
+        features = sorted(view.features, key=lambda feature: feature.name)
+        self._names = [feature.name for feature in features]
+        self._columns = [f"{view.view}__{name}" for name in self._names]
+        self._by_type: dict[ValueType, list[int]] = {}
+        for position, feature in enumerate(features):
+            self._by_type.setdefault(feature.dtype, []).append(position)
         self._select = (
             f"SELECT entity_key, feature_name, value, {EVENT}, {CREATED} "  # noqa: S608 - quoted
             f"FROM {table_of(project, view.view)} WHERE feature_name IN ({_marks(self._names)}) "
@@ -129,30 +135,24 @@ class _ViewReader:
         self, rows: OnlineRows, db: Any, keys: Mapping[str, Sequence[Any]], at: np.ndarray
     ) -> None:
         """Add this view's columns, status and event times to ``rows``."""
-        wanted = self._entity_keys(keys)
+        entities = zip(*(keys[name] for name in self.key_names), strict=True)
+        wanted = [self._entity_key(entity) for entity in entities]
         stored = self._fetch(db, [key for key in dict.fromkeys(wanted) if key is not None])
         places = {row[0]: i for i, row in enumerate(stored[:: len(self._names)])}
         place = np.array([places.get(key, -1) for key in wanted], dtype=np.int64)
         times = np.array([row[3:] for row in stored], dtype=np.int64)
         times = times.reshape(len(places), len(self._names), 2)
-        event = times[:, :, 0].min(axis=1, initial=np.iinfo(np.int64).max)
-        known = known_at(event, times.max(axis=(1, 2), initial=np.iinfo(np.int64).min))
+        event = times[:, :, 0].min(axis=1, initial=_NEVER)
+        known = known_at(event, times.max(axis=(1, 2), initial=_ALWAYS))
         status = self._status(place, event, known, at)
         present = status == ReadStatus.PRESENT
-        self._add_columns(rows, stored, place, present)
+        values = np.full((len(self._names), len(at)), np.nan)
+        values[:, present] = self._values(stored, len(places))[:, place[present]]
+        rows.columns.update(zip(self._columns, values, strict=True))
         rows.status[self._view.view] = status
         event_times = np.full(len(at), np.datetime64("NaT", "us"))
         event_times[present] = event[place[present]].view("datetime64[us]")
         rows.event_times[self._view.view] = event_times
-
-    def _entity_keys(self, keys: Mapping[str, Sequence[Any]]) -> list[bytes | None]:
-        written: dict[tuple[Any, ...], bytes | None] = {}
-        out = []
-        for entity in zip(*(keys[name] for name in self.key_names), strict=True):
-            if entity not in written:
-                written[entity] = self._writer.write(entity)
-            out.append(written[entity])
-        return out
 
     def _fetch(self, db: Any, wanted: list[bytes]) -> list[tuple[Any, ...]]:
         """The stored rows of the entities: all features of the first, of the second ..."""
@@ -180,20 +180,14 @@ class _ViewReader:
         status[seen[known[found] > now]] = ReadStatus.FUTURE
         return status
 
-    def _add_columns(
-        self,
-        rows: OnlineRows,
-        stored: list[tuple[Any, ...]],
-        place: np.ndarray,
-        present: np.ndarray,
-    ) -> None:
-        count = len(self._names)
-        for i, feature in enumerate(self._features):
-            name = self._columns[feature.name]
-            values = decode_numbers([row[2] for row in stored[i::count]], feature.dtype, name)
-            column = np.full(len(place), np.nan)
-            column[present] = values[place[present]]
-            rows.columns[name] = column
+    def _values(self, stored: list[tuple[Any, ...]], entities: int) -> np.ndarray:
+        """The stored values as float64, shape (features, entities), features sorted by name."""
+        values = np.empty((len(self._names), entities))
+        for dtype, places in self._by_type.items():
+            messages = [row[2] for i in places for row in stored[i :: len(self._names)]]
+            found = decode_numbers(messages, dtype, f"of view {self._view.view}")
+            values[places] = found.reshape(len(places), entities)
+        return values
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -34,6 +34,7 @@ _TAGS: dict[str, int] = {
     "BOOL": 0x38,
 }
 _FIXED = {"DOUBLE": np.dtype("<f8"), "FLOAT": np.dtype("<f4")}
+_NAN = {"DOUBLE": b"\x29" + struct.pack("<d", np.nan), "FLOAT": b"\x35" + struct.pack("<f", np.nan)}
 
 
 class EntityKeyWriter:
@@ -146,11 +147,11 @@ def _encode_integers(values: np.ndarray, dtype: str) -> list[bytes]:
 def _decode_fixed(values: Sequence[bytes], dtype: ValueType, feature: str) -> np.ndarray:
     kind = _FIXED[dtype]
     packed = np.dtype([("tag", "u1"), ("value", kind)])
-    null = _encode_fixed(np.array([np.nan]), dtype)[0]
+    null = _NAN[dtype]
     data = b"".join([v or null for v in values])
     if len(data) == packed.itemsize * len(values):
         rows = np.frombuffer(data, dtype=packed)
-        if np.all(rows["tag"] == _TAGS[dtype]):
+        if (rows["tag"] == _TAGS[dtype]).all():
             return rows["value"].astype(np.float64)
     raise StoredValueBroken(feature, dtype, _first_broken(values, packed.itemsize, _TAGS[dtype]))
 
