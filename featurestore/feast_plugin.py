@@ -17,7 +17,7 @@ from feast.repo_config import FeastConfigBaseModel  # noqa: TID253
 
 from featurestore.columns import TIMESTAMP
 from featurestore.compile import view_read
-from featurestore.errors import DefinitionsRefused
+from featurestore.errors import MATERIALIZE, DefinitionsRefused
 from featurestore.offline import read_table
 from featurestore.pit import point_in_time_join
 from headrace.plan import ViewRead
@@ -56,7 +56,7 @@ class JoinedRows(RetrievalJob):
 
 
 class HeadraceOfflineStore(OfflineStore):
-    """Historical features by Headrace's join; Feast's own materialisation is refused."""
+    """Historical features by Headrace's join."""
 
     supports_filter_by_created_timestamp = True
 
@@ -89,8 +89,8 @@ class HeadraceOfflineStore(OfflineStore):
 
     @staticmethod
     def pull_latest_from_table_or_query(*_: Any, **__: Any) -> RetrievalJob:
-        """Refused: it would bypass the watermarks that keep a materialisation whole."""
-        raise DefinitionsRefused("feast materialize", "run python -m flows.materialize")
+        """Refused: it knows no created timestamps beyond the order of equal event times."""
+        raise DefinitionsRefused("pull_latest_from_table_or_query", f"run {MATERIALIZE}")
 
     @staticmethod
     def pull_all_from_table_or_query(  # noqa: PLR0917 - Feast's signature

@@ -14,7 +14,7 @@ from featurestore.vectors import input_matrix, request_columns
 from headrace.plan import FeaturePlan, ViewRead, pinned_transforms
 
 _MOMENT = timedelta(microseconds=1)
-_FIRST = datetime(1, 1, 1, tzinfo=UTC)
+_ANY = datetime(1970, 1, 1, tzinfo=UTC)  # where there are no rows, any moment will do
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _values_in_reach(offline_uri: str, view: ViewRead, moments: pa.ChunkedArray)
     columns = [*view.key_names, view.event_timestamp, view.created_timestamp]
     columns += [feature.name for feature in view.features]
     ends = pc.min_max(moments).as_py()
-    first, last = ends["min"] or _FIRST, ends["max"] or _FIRST
+    first, last = ends["min"] or _ANY, ends["max"] or _ANY
     ttl = view.ttl_seconds
     return read_table(
         offline_uri,

@@ -96,6 +96,8 @@ def _fits(have: Any, kind: str) -> bool:
 
     from featurestore.columns import TIMESTAMP
 
+    if pt.is_null(have) and kind != "timestamp":
+        return True
     text = pt.is_string(have) or pt.is_large_string(have) or pt.is_dictionary(have)
     fits = {
         "timestamp": have == TIMESTAMP,
