@@ -11,7 +11,6 @@ import logging
 import sys
 from typing import Annotated, Any, TypeVar
 
-from prefect import Flow
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict
@@ -67,7 +66,7 @@ class FlowReport(BaseModel):
 Config = TypeVar("Config", bound=FlowConfig)
 
 
-def run(flow: Flow[[Config], Any], config_class: type[Config], argv: list[str] | None) -> int:
+def run(flow: Any, config_class: type[Config], argv: list[str] | None) -> int:
     """Run ``flow`` as a command and return its exit code."""
     try:
         config, as_json = _parse(flow, config_class, sys.argv[1:] if argv is None else argv)
@@ -90,9 +89,7 @@ class _WrongFlags(UsageError):
         super().__init__(f"{'; '.join(parts)}. See {command} --help.")
 
 
-def _parse(
-    flow: Flow[[Config], Any], config_class: type[Config], argv: list[str]
-) -> tuple[Config, bool]:
+def _parse(flow: Any, config_class: type[Config], argv: list[str]) -> tuple[Config, bool]:
     command = f"python -m flows.{flow.name.replace('-', '_')}"
     parser: type[Any] = create_model(
         command,
@@ -114,12 +111,12 @@ def _parse(
     return config_class(**fields), parsed.as_json
 
 
-def _run_reporting(flow: Flow[[Config], Any], config: Config, settings: Settings) -> FlowReport:
+def _run_reporting(flow: Any, config: Config, settings: Settings) -> FlowReport:
     api = PREFECT_API_URL.value() or prefect_server.api_url(settings)
     home = settings.home / "prefect"
     _hide_tracebacks_of_known_errors()
     with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
-        report = flow(config)
+        report: FlowReport = flow(config)
         print(f"run page: {api.removesuffix('/api')}", file=sys.stderr)  # noqa: T201
         return report
 

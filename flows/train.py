@@ -14,7 +14,7 @@ from headrace.settings import load_settings
 from headrace.window import midnight
 from registry.gates import GateResult
 from tasks import training
-from tasks.training import TrainingSet
+from tasks.training_sets import TrainingSet
 
 
 class TrainConfig(FlowConfig):

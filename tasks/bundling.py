@@ -1,7 +1,5 @@
 """What goes into a bundle, from a fitted model and its training set; no Prefect."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from headrace import storage
@@ -22,10 +20,8 @@ from registry.gates import GateResult
 from registry.model_card import render_card
 from serving.predictor import golden_table
 from serving.runtimes.xgboost import XGBoostRuntime
-from tasks import fitting
-
-if TYPE_CHECKING:
-    from tasks.training import Fitted, TrainingSet
+from tasks.fitting import Fitted, code_revision
+from tasks.training_sets import TrainingSet, matrix_of, part, read_training_set
 
 GOLDEN_ROWS = 64
 """Enough rows to meet most branches, few enough to check in a blink."""
@@ -33,24 +29,23 @@ GOLDEN_ROWS = 64
 
 def bundle_of(
     spec: ModelSpec,
-    training_set: "TrainingSet",
+    training_set: TrainingSet,
     *,
-    fitted: "Fitted",
+    fitted: Fitted,
     card: Scorecard,
     gates: tuple[GateResult, ...],
 ) -> tuple[BundleManifest, dict[str, bytes]]:
     """Return the manifest and the files of a bundle; equal inputs give equal bytes."""
     plan = training_set.plan
-    table = fitting.read_training_set(training_set.uri)
-    train = fitting.part(table, spec.label, training_set.train)
-    matrix = fitting.matrix_of(train, plan.columns)
+    train = part(read_training_set(training_set.uri), spec.label, training_set.train)
+    matrix = matrix_of(train, plan.columns)
     model = storage.read_bytes(fitted.uri)
     predictions = XGBoostRuntime(model, threads=0).predict(matrix)
 
     columns = {name: matrix[:, position] for position, name in enumerate(plan.columns)}
     golden = np.linspace(0, len(matrix) - 1, min(GOLDEN_ROWS, len(matrix))).astype(int)
     lineage = Lineage(
-        code_revision=fitting.code_revision(),
+        code_revision=code_revision(),
         training_set_sha256=training_set.sha256,
         training_rows=fitted.training_rows,
         trained_from=training_set.train.since,

@@ -79,16 +79,13 @@ def run_folder(root: str, model: str, run: str) -> str:
     return f"{root}/predictions/{checked_name('model', model)}/{checked_name('run', run)}"
 
 
-def write_shard(
-    folder: str, shard: str, *, predicted: pa.Table, rejected: pa.Table | None
-) -> ShardRecord:
+def write_shard(folder: str, shard: str, *, predicted: pa.Table, rejected: pa.Table) -> ShardRecord:
     """Write a shard's parts, then its record. Safe to run twice and at once: equal bytes."""
-    has_rejected = rejected is not None and rejected.num_rows > 0
     record = ShardRecord(
         shard=shard,
-        rows=predicted.num_rows + (rejected.num_rows if has_rejected else 0),
+        rows=predicted.num_rows + rejected.num_rows,
         predicted=_write_part(folder, f"part-{shard}", predicted),
-        rejected=_write_part(folder, f"rejected-{shard}", rejected) if has_rejected else None,
+        rejected=_write_part(folder, f"rejected-{shard}", rejected) if rejected.num_rows else None,
     )
     storage.write_atomic(_record_uri(folder, shard), _document(record))
     return record

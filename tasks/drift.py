@@ -16,7 +16,7 @@ from headrace.window import Window
 from monitoring.drift import DriftReport, compare_profiles
 from monitoring.profile import Profile, profile_like
 from serving.predictor import load_predictor
-from tasks import fitting, shards
+from tasks import shards, training_sets
 from tasks.step import step
 
 Source = Literal["table", "log"]
@@ -96,8 +96,10 @@ def reference_rows(settings: Settings, model: str, digest: str) -> pa.Table:
     lineage = predictor.bundle.manifest.lineage
     trained = Window(since=lineage.trained_from, until=lineage.trained_until)
     uri = settings.uri("training_sets", f"{lineage.training_set_sha256}.parquet")
-    table = fitting.part(fitting.read_training_set(uri), load_spec(model).label, trained)
-    matrix = fitting.matrix_of(table, predictor.columns)
+    table = training_sets.part(
+        training_sets.read_training_set(uri), load_spec(model).label, trained
+    )
+    matrix = training_sets.matrix_of(table, predictor.columns)
     return _as_table(predictor.columns, matrix, predictor.predict(matrix))
 
 

@@ -19,9 +19,10 @@ def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMate
     """
     from featurestore.catalog import load_catalog
     from featurestore.materialize import materialize as materialize_views
-    from featurestore.offline import newest_event
+    from featurestore.offline import table_span
 
     catalog = load_catalog(settings)
     if until is None:
-        until = newest_event(settings.uri("offline"), catalog)
+        root = settings.uri("offline")
+        until = max(table_span(root, v.table, v.created_timestamp)[1] for v in catalog.views)
     return materialize_views(settings, catalog, until=until)

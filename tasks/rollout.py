@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from headrace import bundle, release
-from headrace.errors import UnknownName
+from headrace.errors import SpecRefused, UnknownName
 from headrace.release import Release
 from headrace.scorecard import Comparison
 from headrace.settings import Settings
@@ -17,9 +17,9 @@ from registry.decision import decide as decide_promotion
 from registry.gates import GateResult
 from registry.models import ModelRegistry, ModelVersion
 from serving.predictor import load_predictor
-from tasks import fitting
+from tasks import training_sets
 from tasks.step import step
-from tasks.training import TrainingSet
+from tasks.training_sets import TrainingSet
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -99,18 +99,18 @@ def compare_with_champion(
     from monitoring.performance import compare_predictions
 
     spec = load_spec(model)
-    table = fitting.read_training_set(holdout.uri)
-    rows = fitting.part(table, spec.label, holdout.holdout)
+    table = training_sets.read_training_set(holdout.uri)
+    rows = training_sets.part(table, spec.label, holdout.holdout)
     predictions = {}
     for name, digest in ((CHAMPION, champion), (CHALLENGER, challenger)):
         predictor = load_predictor(settings.uri("bundles"), digest, threads=0)
         _refuse_seen(model, name, predictor.bundle.manifest, holdout)
-        matrix = fitting.matrix_of(rows, predictor.bundle.manifest.plan.columns)
+        matrix = training_sets.matrix_of(rows, predictor.bundle.manifest.plan.columns)
         predictions[name] = predictor.predict(matrix)
     moments = rows[spec.label.event_timestamp].to_numpy()
     return compare_predictions(
         spec.rollout.metric,
-        fitting.labels_of(rows),
+        training_sets.labels_of(rows),
         predictions[CHAMPION],
         predictions[CHALLENGER],
         blocks=moments.astype("datetime64[D]").astype(np.int64),
@@ -149,7 +149,7 @@ def decide(
     return decision
 
 
-class ChampionSawHoldout(fitting.SpecRefused):
+class ChampionSawHoldout(SpecRefused):
     """A comparison on rows that one of the two was trained on."""
 
     def __init__(self, model: str, which: str, trained_until: datetime, begins: datetime) -> None:

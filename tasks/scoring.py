@@ -5,6 +5,7 @@ working on, because what is done is on storage and only small records travel bac
 """
 
 import time
+from typing import Any
 
 from prefect.artifacts import (
     create_progress_artifact,
@@ -130,7 +131,7 @@ class _Progress:
     def __init__(self, plan: BatchPlan) -> None:
         self._rows, self._done, self._begun = plan.rows, 0, time.monotonic()
         self._logger = get_run_logger()
-        self._artifact = create_progress_artifact(
+        self._artifact: Any = create_progress_artifact(
             progress=0.0,
             key=f"{plan.model.replace('_', '-')}-batch",
             description=f"{plan.rows} rows of {plan.model}, run {plan.run}",

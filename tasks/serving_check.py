@@ -29,13 +29,21 @@ class ServerFailed(HeadraceError):
         super().__init__(f"the online server failed: {reason}")
 
 
+class RunningServer(Part):
+    """A server process that is ready."""
+
+    url: str
+    pid: int
+    ready_seconds: float
+    """From starting the process to the first answer to `ready`."""
+
+
 class Answer(Part):
     """What a server answered, and how long it took to get there."""
 
     predictions: tuple[float, ...]
     digest: str
     ready_seconds: float
-    """From starting the process to the first answer to `ready`."""
     answer_milliseconds: float
 
 
@@ -45,26 +53,23 @@ def ask_server(settings: Settings, endpoint: str, instances: list[dict[str, Any]
 
     Safe to run twice: the server and its port are this run's own; it leaves an inference log.
     """
-    with running_server(settings, endpoint) as (url, ready_seconds):
+    with running_server(settings, endpoint) as server:
         begun = time.monotonic()
-        reply = _post(f"{url}/api/v1/infer", {"instances": instances})
+        reply = _post(f"{server.url}/api/v1/infer", {"instances": instances})
         seconds = time.monotonic() - begun
     predictions = tuple(row["prediction"] for row in reply["predictions"])
     get_run_logger().info("%s rows answered by bundle %s", len(predictions), reply["digest"][:12])
     return Answer(
         predictions=predictions,
         digest=reply["digest"],
-        ready_seconds=ready_seconds,
+        ready_seconds=server.ready_seconds,
         answer_milliseconds=1000 * seconds,
     )
 
 
 @contextlib.contextmanager
-def running_server(settings: Settings, endpoint: str) -> Iterator[tuple[str, float]]:
+def running_server(settings: Settings, endpoint: str) -> Iterator[RunningServer]:
     """A server process on a free port of 127.0.0.1, ready to answer; ended with the block.
-
-    Yields:
-        Its address, and the seconds it took to become ready.
 
     Raises:
         ServerFailed: if it ends or is not ready within 30 s; its last words are in the error.
@@ -85,7 +90,8 @@ def running_server(settings: Settings, endpoint: str) -> Iterator[tuple[str, flo
         )
     try:
         _wait_until_ready(url, process, log)
-        yield url, time.monotonic() - begun
+        ready_seconds = time.monotonic() - begun
+        yield RunningServer(url=url, pid=process.pid, ready_seconds=ready_seconds)
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -123,7 +123,7 @@ def split_rows(rows: pa.Table, plan: FeaturePlan, first_row: int) -> tuple[pa.Ta
     Returns:
         The good rows, and the others with their ``row`` in the input and the ``reason``.
     """
-    reasons = np.full(rows.num_rows, None, dtype=object)
+    reasons = np.full(rows.num_rows, "", dtype=object)
     for field in plan.request:
         column = rows[field.name]
         _reject(reasons, pc.is_null(column, nan_is_null=True), f"{field.name} is null")
@@ -133,7 +133,7 @@ def split_rows(rows: pa.Table, plan: FeaturePlan, first_row: int) -> tuple[pa.Ta
         if field.at_most is not None:
             high = pc.greater(column, field.at_most)
             _reject(reasons, high, f"{field.name} is above {field.at_most:g}")
-    bad = np.array([reason is not None for reason in reasons], dtype=bool)
+    bad = reasons != ""
     positions = np.arange(first_row, first_row + rows.num_rows)
     rejected = rows.append_column("row", pa.array(positions)).append_column(
         "reason", pa.array(reasons, pa.string())
@@ -143,7 +143,7 @@ def split_rows(rows: pa.Table, plan: FeaturePlan, first_row: int) -> tuple[pa.Ta
 
 def _reject(reasons: np.ndarray, where: pa.ChunkedArray, reason: str) -> None:
     hit = where.fill_null(False).to_numpy()
-    reasons[hit & np.equal(reasons, None)] = reason
+    reasons[hit & (reasons == "")] = reason
 
 
 @functools.lru_cache(maxsize=2)

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
-from prefect.states import State
+from prefect.client.schemas.objects import State, TaskRun
 
 Result = TypeVar("Result")
 
@@ -26,7 +25,7 @@ async def transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> 
 
 def step(name: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Make a function a task whose runs are called ``name``; ``{argument}`` is filled in."""
-    return task(  # type: ignore[return-value]
+    return task(
         task_run_name=name,
         retries=2,
         retry_delay_seconds=[2, 10],

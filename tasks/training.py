@@ -9,35 +9,16 @@ from datetime import datetime
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
-from headrace import bundle, storage
-from headrace.plan import FeaturePlan
+from headrace import bundle
 from headrace.scorecard import Scorecard
 from headrace.settings import Settings
-from headrace.spec import Part, load_spec
-from headrace.window import Window
+from headrace.spec import load_spec
 from registry.gates import GateResult
 from registry.models import ModelRegistry, ModelVersion
+from tasks import fitting, training_sets
+from tasks.fitting import Fitted
 from tasks.step import step
-
-
-class TrainingSet(Part):
-    """Where a training set lies and what is in it."""
-
-    uri: str
-    sha256: str
-    rows: int
-    train: Window
-    holdout: Window
-    plan: FeaturePlan
-    null_reasons: dict[str, dict[str, int]]
-    """For each view, how many values are present and why the others are not."""
-
-
-class Fitted(Part):
-    """Where a fitted model lies, and what it was fitted on."""
-
-    uri: str
-    training_rows: int
+from tasks.training_sets import TrainingSet
 
 
 @step("build the training set of {model}")
@@ -45,58 +26,27 @@ def build_training_set(
     settings: Settings, model: str, *, since: datetime | None, until: datetime | None
 ) -> TrainingSet:
     """Join labels and features point in time. Safe to run twice: the file is named by its hash."""
-    from tasks import fitting
-
-    spec = load_spec(model)
-    window = fitting.label_window(settings, spec, since, until)
-    split = fitting.split_at(spec, window)
-    table, plan, reasons = fitting.training_set(settings, spec, window)
-    uri, digest = fitting.write_training_set(settings.storage_uri, table)
-    get_run_logger().info("%s rows x %s features in %s", table.num_rows, len(plan.columns), uri)
-    _show_null_reasons(model, reasons)
-    return TrainingSet(
-        uri=uri,
-        sha256=digest,
-        rows=table.num_rows,
-        train=Window(since=window.since, until=split),
-        holdout=Window(since=split, until=window.until),
-        plan=plan,
-        null_reasons=reasons,
+    made = training_sets.make_training_set(settings, load_spec(model), since=since, until=until)
+    get_run_logger().info(
+        "%s rows x %s features in %s", made.rows, len(made.plan.columns), made.uri
     )
+    _show_null_reasons(model, made.null_reasons)
+    return made
 
 
 @step("fit {model}")
 def fit(settings: Settings, model: str, training_set: TrainingSet) -> Fitted:
     """Fit the spec's trainer. Safe to run twice: the file is named by its hash."""
-    from tasks import fitting
-
     spec = load_spec(model)
-    table = fitting.read_training_set(training_set.uri)
-    train = fitting.part(table, spec.label, training_set.train)
-    matrix = fitting.matrix_of(train, training_set.plan.columns)
-    data = fitting.fit_xgboost(spec, matrix, fitting.labels_of(train))
-    uri = settings.uri("fits", f"{storage.sha256(data)}.ubj")
-    storage.write_atomic(uri, data)
-    get_run_logger().info("%s trees from %s rows", spec.trainer.rounds, train.num_rows)
-    return Fitted(uri=uri, training_rows=train.num_rows)
+    fitted = fitting.fit(settings, spec, training_set)
+    get_run_logger().info("%s trees from %s rows", spec.trainer.rounds, fitted.training_rows)
+    return fitted
 
 
 @step("score {model} on the holdout")
 def score_holdout(model: str, training_set: TrainingSet, fitted: Fitted) -> Scorecard:
     """Return the holdout's metrics, overall and for each gated slice. It writes nothing."""
-    from monitoring.performance import score
-    from serving.runtimes.xgboost import XGBoostRuntime
-    from tasks import fitting
-
-    spec = load_spec(model)
-    table = fitting.read_training_set(training_set.uri)
-    holdout = fitting.part(table, spec.label, training_set.holdout)
-    runtime = XGBoostRuntime(storage.read_bytes(fitted.uri), threads=0)
-    predictions = runtime.predict(fitting.matrix_of(holdout, training_set.plan.columns))
-    slices = {
-        gate.by: holdout[gate.by].to_numpy(zero_copy_only=False) for gate in spec.gates if gate.by
-    }
-    card = score(spec.task, fitting.labels_of(holdout), predictions, slices=slices)
+    card = fitting.score_holdout(load_spec(model), training_set, fitted)
     get_run_logger().info("holdout %s: %s", training_set.holdout, card.metrics)
     return card
 
@@ -106,7 +56,7 @@ def check_gates(model: str, card: Scorecard) -> tuple[GateResult, ...]:
     """Return what each gate says of the holdout. It writes nothing."""
     from registry import gates
 
-    results = gates.check_gates(load_spec(model).gates, card)
+    results: tuple[GateResult, ...] = gates.check_gates(load_spec(model).gates, card)
     for result in results:
         get_run_logger().info("%s", result.sentence)
     return results
