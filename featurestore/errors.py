@@ -74,7 +74,7 @@ class StoredValueBroken(FeatureStoreError):
         self.feature, self.dtype, self.value = feature, dtype, value
         super().__init__(
             f"feature {feature} is no {dtype} in the online store: {value[:16].hex()!r}. "
-            f"Its type was changed, or another program wrote it; run: {MATERIALIZE} --rebuild"
+            f"Another program wrote it; move the store's file away and run: {MATERIALIZE}"
         )
 
 

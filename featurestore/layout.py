@@ -5,6 +5,9 @@ times there in whole seconds; two more columns, which Feast ignores, keep the mi
 ages and the order of values need. ``headrace_views`` holds the watermark of each view, changed in
 the same transaction as the view's rows.
 
+The seconds are since 1970 in UTC. Feast reads and writes them in the time zone of its process, so
+the times it reports are right where ``TZ`` is UTC; values are right everywhere.
+
 Source of the tables: feast 0.67, ``infra/online_stores/sqlite.py``.
 """
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import TimeWithoutZone
-from featurestore.offline import read_table, scan_table, table_names, table_span
+from featurestore.offline import count_rows, read_table, scan_table, table_names, table_span
 from headrace.errors import DatesOutsideData, SchemaMismatch, StorageFailed, UnknownName
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
@@ -94,6 +94,12 @@ def test_a_window_needs_a_utc_timestamp(root, timestamp, sentence):
 def test_missing_columns_are_named_beside_those_there(root):
     with pytest.raises(SchemaMismatch, match=r"\['y'\] are missing; it has origin"):
         read_table(root, "hourly", columns=["x", "y"])
+
+
+@pytest.mark.usefixtures("hourly")
+def test_the_rows_of_all_tables_are_counted(root, values, put_table):
+    put_table(root, "daily", values(("JFK", 0, 0, 1.0)))
+    assert count_rows(root) == 25
 
 
 def test_a_table_without_rows_has_no_span(root, values, put_table):
