@@ -91,9 +91,9 @@ class InferenceLog:
         endpoint: str,
         *,
         status_names: Sequence[str],
-        flush_rows: int = 10_000,
+        flush_rows: int = 2_000,
         flush_seconds: float = 5.0,
-        capacity_rows: int = 100_000,
+        capacity_rows: int = 20_000,
     ) -> None:
         """Start the writing thread.
 

@@ -32,9 +32,9 @@ class ServerSettings(BaseSettings):
     log_flush_seconds: float = Field(
         5.0, gt=0, description="longest time an inference waits before it is written"
     )
-    log_flush_rows: int = Field(10_000, ge=1, description="rows that are written at once")
+    log_flush_rows: int = Field(2_000, ge=1, description="rows that are written at once")
     log_capacity_rows: int = Field(
-        100_000, ge=1, description="rows that may wait; further ones are dropped and counted"
+        20_000, ge=1, description="rows that may wait; further ones are dropped and counted"
     )
 
     @field_validator("endpoint")

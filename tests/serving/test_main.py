@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -124,6 +125,17 @@ def test_a_release_moves_under_load_without_one_failed_request(home, store, inst
             asker.join()
     assert wrong == []
     assert seen == set(store.digests)
+
+
+def test_a_server_that_has_answered_stays_small_and_without_pandas(home, store, instance):
+    with running(home, "--endpoint", "flight_delay") as (process, url):
+        body = {"instances": [instance()] * 100}
+        for _ in range(20):
+            assert httpx.post(f"{url}/api/v1/infer", json=body).status_code == 200
+        status = Path(f"/proc/{process.pid}/status").read_text().split()
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+    assert int(status[status.index("VmRSS:") + 1]) < 150_000
+    assert "/pandas/" not in maps
 
 
 def test_serving_starts_without_the_heavy_libraries_and_within_150_mb():
