@@ -15,7 +15,7 @@ from featurestore.catalog import load_catalog, plan_for
 from featurestore.offline import read_table, table_span
 from featurestore.training_set import join_features
 from headrace import storage
-from headrace.errors import SchemaMismatch, SpecRefused
+from headrace.errors import DatesOutsideData, SchemaMismatch, SpecRefused
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
 from headrace.spec import LabelSource, ModelSpec, Part
@@ -117,7 +117,10 @@ def _label_window(
 ) -> Window:
     label = spec.label
     first, last = table_span(settings.uri("offline"), label.table, label.event_timestamp)
-    return Window(since=since or first, until=until or last + timedelta(microseconds=1))
+    begin, end = since or first, until or last + timedelta(microseconds=1)
+    if begin > last or end <= first or end > last + timedelta(days=1):
+        raise DatesOutsideData(label.table, begin, end, first, last)
+    return Window(since=begin, until=end)
 
 
 def _split_at(spec: ModelSpec, window: Window) -> datetime:
