@@ -36,7 +36,8 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     settings = Settings(home=tmp_path_factory.mktemp("prefect-home"))
     os.environ["PREFECT_API_URL"] = prefect_server.ensure_server(settings).api_url
-    yield os.environ.pop("PREFECT_API_URL")
+    yield os.environ["PREFECT_API_URL"]
+    del os.environ["PREFECT_API_URL"]
     prefect_server.stop(settings)
 
 
