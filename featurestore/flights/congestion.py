@@ -1,7 +1,9 @@
 """``origin_congestion``: how each New York airport is coping, every five minutes.
 
 Each row holds only what the airport knew at that minute: the flights that had left, and those that
-should have.
+should have. A flight counts from the minute after its schedule, as left or as overdue, even if it
+left early. So a flight that is asked about at its scheduled departure never meets its own outcome
+here; when it did, that alone was worth up to 0.03 of ROC AUC.
 """
 
 import numpy as np
@@ -22,9 +24,8 @@ def origin_congestion(flights: pa.Table) -> pa.Table:
     keys = origins.indices.to_numpy().astype(np.int64)
     scheduled = minutes_of(flights["scheduled_departure"])
     asked, minutes = _grid(len(origins.dictionary), scheduled)
-    values = _departed(flights, keys, asked, minutes) | _overdue(
-        flights, keys, scheduled, asked, minutes
-    )
+    values = _departed(flights, keys, scheduled, asked, minutes)
+    values |= _overdue(flights, keys, scheduled, asked, minutes)
     moments = moments_of(minutes)
     origin = pa.chunked_array([origins.dictionary.take(pa.array(asked))])
     return feature_table({"origin": origin}, values, event=moments, created=moments)
@@ -38,12 +39,17 @@ def _grid(origins: int, scheduled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _departed(
-    flights: pa.Table, keys: np.ndarray, asked: np.ndarray, minutes: np.ndarray
+    flights: pa.Table,
+    keys: np.ndarray,
+    scheduled: np.ndarray,
+    asked: np.ndarray,
+    minutes: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """What the flights that left in the last hour, or three, tell."""
     left = flights["departure"].is_valid().to_numpy()
     delay = flights["departure_delay_minutes"].fill_null(0).to_numpy()[left]
-    departures = events(keys[left], minutes_of(flights["departure"])[left])
+    counts_from = np.maximum(minutes_of(flights["departure"]), scheduled + 1)
+    departures = events(keys[left], counts_from[left])
     hour = departures.window(asked, minutes, length=60)
     three_hours = departures.window(asked, minutes, length=180)
     return {
@@ -63,15 +69,16 @@ def _overdue(
 ) -> dict[str, np.ndarray]:
     """How many flights should have left and have not, and for how long they have been overdue.
 
-    A flight is overdue from the minute it is scheduled until it leaves, so the number at a minute
-    is that of the flights that have become overdue less that of those that have ceased to be.
+    A flight is overdue from the minute after it is scheduled until it leaves, so the number at a
+    minute is that of the flights that have become overdue less that of those that have ceased to
+    be.
     """
-    given_up = scheduled + GIVEN_UP_MINUTES
+    since, given_up = scheduled + 1, scheduled + GIVEN_UP_MINUTES
     departure = minutes_of(flights["departure"])
     until = np.where(departure < 0, given_up, np.minimum(departure, given_up))
-    late = until > scheduled
+    late = until > since
     ever = int(until.max(initial=0)) + 1
-    begun = events(keys[late], scheduled[late]).window(asked, minutes, length=ever)
+    begun = events(keys[late], since[late]).window(asked, minutes, length=ever)
     ceased = events(keys[late], until[late]).window(asked, minutes, length=ever)
     count = begun.count - ceased.count
     total = minutes * count - (begun.sum(scheduled[late]) - ceased.sum(scheduled[late]))

@@ -1,7 +1,7 @@
 """The trailing delays of carriers and destinations, and each aircraft's previous leg.
 
 Each arrival makes a row in each table, true and known at the minute of the arrival. Arrivals of
-one key in one minute share one row, which tells of all of them.
+one key in one minute share one row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.flights.tables import LATE_MINUTES, feature_table, minutes_of, moments_of
-from featurestore.flights.trailing import events
+from featurestore.flights.trailing import Events, events
 
 _HOUR, _DAY, _WEEK = 60, 1440, 10080
 _A_MONDAY = 4 * _DAY  # 1970-01-05, in minutes since 1970
@@ -29,6 +29,9 @@ def destination_delays(flights: pa.Table) -> pa.Table:
 def aircraft_previous_leg(flights: pa.Table) -> pa.Table:
     """The last leg of each aircraft; of the legs out of New York, which are all the data has.
 
+    One aircraft is said to arrive at two airports in one minute, once in the year; the leg that
+    was scheduled later counts.
+
     ``arrival_hour_of_week`` (UTC, 0 to below 168 from Monday 0:00) lets a transform tell how long
     ago the leg ended, without a feature that grows with the calendar.
     """
@@ -41,7 +44,8 @@ def aircraft_previous_leg(flights: pa.Table) -> pa.Table:
         "air_time_minutes": arrived["air_time_minutes"].cast(pa.float64()),
         "arrival_hour_of_week": (minutes - _A_MONDAY) % _WEEK / _HOUR,
     }
-    return _arrival_table({"tailnum": arrived["tailnum"]}, values, minutes)
+    arrivals = events(_codes(arrived, ["tailnum"]), minutes)
+    return _one_row_each(arrivals, {"tailnum": arrived["tailnum"]}, values, minutes)
 
 
 def _trailing(flights: pa.Table, keys: Sequence[str], windows: Mapping[str, int]) -> pa.Table:
@@ -54,21 +58,24 @@ def _trailing(flights: pa.Table, keys: Sequence[str], windows: Mapping[str, int]
         window = arrivals.window(codes, minutes, length=length)
         values[f"arrival_delay_mean_{name}_minutes"] = window.mean(delay)
         values[f"arrivals_late_share_{name}"] = window.mean(delay > LATE_MINUTES)
-    last = arrivals.order[np.diff(arrivals.places, append=-1) != 0]  # one row a key and minute
-    return _arrival_table(
-        {key: arrived[key].take(last) for key in keys},
-        {name: column[last] for name, column in values.items()},
-        minutes[last],
-    )
+    return _one_row_each(arrivals, {key: arrived[key] for key in keys}, values, minutes)
 
 
-def _arrival_table(
+def _one_row_each(
+    arrivals: Events,
     keys: Mapping[str, pa.ChunkedArray],
     values: Mapping[str, pa.ChunkedArray | np.ndarray],
     minutes: np.ndarray,
 ) -> pa.Table:
-    moments = moments_of(minutes)
-    return feature_table(keys, values, event=moments, created=moments)
+    """The last row of each key and minute, as a feature table."""
+    last = arrivals.order[np.diff(arrivals.places, append=-1) != 0]
+    moments = moments_of(minutes[last])
+    return feature_table(
+        {name: column.take(last) for name, column in keys.items()},
+        {name: column.take(last) for name, column in values.items()},
+        event=moments,
+        created=moments,
+    )
 
 
 def _arrived(flights: pa.Table) -> pa.Table:
