@@ -61,11 +61,16 @@ def page(document: dict[str, Any], *, base_url: str) -> str:
 <h2>Ask it</h2>
 <p>One object a row; a list of one is a single question. The entities below are made up: put in
 real ones, or null where an entity is not known.</p>
-<pre>{escape(curl(instance["examples"][0], base_url))}</pre>
+<pre>{escape(_curl(instance["examples"][0], base_url))}</pre>
 <h2>Fields of a row</h2>
 <p>Every field must be there; an unknown one is refused.</p>
 <div class="card"><table><thead><tr><th>Field</th><th>Type</th><th>Meaning</th></tr></thead>
 <tbody>{"".join(_field_rows(instance["properties"]))}</tbody></table></div>
+<h2>Raw features</h2>
+<p>The Open Inference Protocol takes the model's inputs themselves, for callers that have them:
+one tensor a column, or all columns as one tensor <code>features</code> in this order. The values
+below are a golden row of the model; null is a missing value.</p>
+<pre>{escape(_v2_curl(document, base_url))}</pre>
 <h2>Endpoints</h2>
 <div class="card"><table><tbody>{"".join(_path_rows(document["paths"]))}</tbody></table></div>
 <h2>When something is wrong</h2>
@@ -74,13 +79,20 @@ real ones, or null where an entity is not known.</p>
 """
 
 
-def curl(instance: dict[str, Any], base_url: str) -> str:
+def _curl(instance: dict[str, Any], base_url: str) -> str:
     """A call that can be pasted into a shell."""
     rows = json.dumps({"instances": [instance]}, indent=2).replace("'", "'\\''")
     return (
         f"curl -s {base_url}/api/v1/infer \\\n  -H 'Content-Type: application/json' \\\n"
         f"  -d '{rows}'"
     )
+
+
+def _v2_curl(document: dict[str, Any], base_url: str) -> str:
+    tensors = document["components"]["schemas"]["V2InferRequest"]["examples"][0]["inputs"]
+    lines = ",\n  ".join(json.dumps(tensor) for tensor in tensors).replace("'", "'\\''")
+    path = f"/v2/models/{document['info']['title']}/infer"
+    return f"curl -s {base_url}{path} -d '{{\"inputs\": [\n  {lines}\n]}}'"
 
 
 def _field_rows(properties: dict[str, Any]) -> Iterator[str]:

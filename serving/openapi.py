@@ -1,5 +1,6 @@
 """The OpenAPI document of a running server, built from the schema of the model it serves."""
 
+import math
 from typing import Any
 
 from headrace.bundle import OUTPUT
@@ -42,7 +43,7 @@ def document(model: ServedModel, endpoint: str, *, max_rows: int) -> dict[str, A
                 "InferResponse": _infer_response(model),
                 "Error": _ERROR,
                 "V2Tensor": _V2_TENSOR,
-                "V2InferRequest": _V2_REQUEST,
+                "V2InferRequest": _V2_REQUEST | {"examples": [example_tensors(model)]},
                 "V2InferResponse": _V2_RESPONSE,
                 "V2Error": _object({"error": {"type": "string"}}),
             }
@@ -53,6 +54,22 @@ def document(model: ServedModel, endpoint: str, *, max_rows: int) -> dict[str, A
 def example_instance(model: ServedModel) -> dict[str, Any]:
     """A row that passes validation; its entities are made up, so their features are missing."""
     return {field.name: _example(field) for field in model.schema.fields}
+
+
+def example_tensors(model: ServedModel) -> dict[str, Any]:
+    """A request of raw features: the first golden row, one tensor a column."""
+    golden = model.predictor.bundle.golden.slice(0, 1).to_pylist()[0]
+    return {
+        "inputs": [
+            {
+                "name": name,
+                "shape": [1],
+                "datatype": "FP32",
+                "data": [None if math.isnan(golden[name]) else golden[name]],
+            }
+            for name in model.predictor.columns
+        ]
+    }
 
 
 def _example(field: Field) -> Any:

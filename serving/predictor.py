@@ -65,7 +65,7 @@ def load_predictor(bundles_root: str, digest: str, *, threads: int = 1) -> Predi
     Args:
         bundles_root: the folder or URL that holds ``<digest>/``.
         digest: which bundle.
-        threads: how many cores one ``predict`` may use.
+        threads: how many cores one ``predict`` may use; 0: all.
 
     Raises:
         BundleRefused: if a byte differs, a transform has changed, the model cannot be loaded or

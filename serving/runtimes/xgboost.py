@@ -37,7 +37,7 @@ class XGBoostRuntime:
 
         Args:
             model: UBJSON as ``Booster.save_raw("ubj")`` writes it.
-            threads: how many cores one ``predict`` may use.
+            threads: how many cores one ``predict`` may use; 0: all.
 
         Raises:
             RuntimeFailed: if XGBoost refuses the bytes.

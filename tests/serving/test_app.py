@@ -181,6 +181,15 @@ def test_what_the_document_describes_is_what_is_answered(client, openapi):
     validator(openapi, "Error").validate(wrong.json())
 
 
+def test_the_raw_example_is_a_golden_row_and_gives_the_golden_answer(client, openapi, endpoint):
+    (example,) = openapi["components"]["schemas"]["V2InferRequest"]["examples"]
+    validator(openapi, "V2InferRequest").validate(example)
+    body = client.post(V2, json=example).json()
+    validator(openapi, "V2InferResponse").validate(body)
+    golden = endpoint.current.predictor.bundle.golden["prediction"][0].as_py()
+    assert body["outputs"][0]["data"] == [golden]
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"distance_miles": -1}, {"distance_miles": "far"}, {"origin": ...}, {"more": 1}],
@@ -193,7 +202,13 @@ def test_the_document_and_the_server_refuse_the_same_rows(client, openapi, insta
 
 def test_the_page_shows_fields_paths_and_a_call_and_loads_nothing(client):
     page = client.get("/docs").text
-    for said in ("distance_miles", "number from 0 to 10000", "/v2/health/live", "curl -s http"):
+    for said in (
+        "distance_miles",
+        "number from 0 to 10000",
+        "/v2/health/live",
+        "curl -s http",
+        "planes__seats",
+    ):
         assert said in page
     assert not re.search(r"<script|<link|<img|src=|url\(|@import", page)
 

@@ -209,11 +209,3 @@ def test_a_wrong_variable_is_named_before_anything_starts(
     monkeypatch.setenv(variable, value)
     assert main([]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_an_option_wins_over_a_variable(monkeypatch):
-    from serving.settings import load_server_settings
-
-    monkeypatch.setenv("HEADRACE_SERVER_PORT", "1234")
-    assert load_server_settings().port == 1234
-    assert load_server_settings(port=4321, host=None).port == 4321

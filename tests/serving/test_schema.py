@@ -1,0 +1,108 @@
+from datetime import UTC, timedelta, timezone
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
+from headrace.spec import RequestField
+from serving.errors import FieldsRefused
+from serving.schema import MOST_PROBLEMS, RequestSchema, parse_timestamp
+
+PLAN = FeaturePlan(
+    project="headrace",
+    feature_service="trips",
+    definitions_sha256="0" * 64,
+    event_timestamp="asked_at",
+    views=(
+        ViewRead(
+            view="trips",
+            table="trips",
+            join_keys=(JoinKey(name="zone", dtype="INT32"), JoinKey(name="plate")),
+            event_timestamp="event_timestamp",
+            created_timestamp="created_timestamp",
+            ttl_seconds=None,
+            features=(FeatureRead(name="fare", dtype="FLOAT"),),
+        ),
+    ),
+    request=(
+        RequestField(name="seats", dtype="int64", description="seats", at_least=1, at_most=9),
+        RequestField(name="colour", dtype="string", description="colour"),
+        RequestField(name="weight", description="kilograms"),
+    ),
+    inputs_from_request=("seats", "weight"),
+    transforms=(),
+)
+SCHEMA = RequestSchema(PLAN)
+GOOD = {
+    "zone": 7,
+    "plate": "AB",
+    "asked_at": "2013-08-01T12:00:00Z",
+    "seats": 4,
+    "colour": "red",
+    "weight": 1.5,
+}
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.text(max_size=2), st.integers(), max_size=2)
+)
+
+
+def is_good(name, value):
+    """The rules again, one value at a time and in other words."""
+    number = type(value) in (int, float)
+    oracle = {
+        "zone": value is None or (type(value) is int and -(2**31) <= value < 2**31),
+        "plate": value is None or type(value) is str,
+        "seats": type(value) is int and 1 <= value <= 9,
+        "colour": type(value) is str,
+        "weight": number and abs(value) <= 3.4028234663852886e38,
+    }
+    return oracle[name]
+
+
+@given(st.sampled_from(["zone", "plate", "seats", "colour", "weight"]), ANYTHING)
+def test_a_value_is_taken_or_refused_as_the_plain_rules_say(name, value):
+    rows = [GOOD, GOOD | {name: value}]
+    if is_good(name, value):
+        assert len(SCHEMA.rows(rows).at) == 2
+    else:
+        with pytest.raises(FieldsRefused) as refused:
+            SCHEMA.rows(rows)
+        assert [(p.row, p.field) for p in refused.value.problems] == [(1, name)]
+
+
+@given(
+    st.datetimes().filter(lambda moment: 1 < moment.year < 9999),
+    st.integers(-14 * 60, 14 * 60),
+)
+def test_a_time_with_a_zone_is_that_moment_in_utc(local, offset_minutes):
+    moment = local.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))
+    assert parse_timestamp(moment.isoformat()) == moment
+    rows = SCHEMA.rows([GOOD | {"asked_at": moment.isoformat()}])
+    assert rows.at[0] == np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+def test_columns_have_the_types_that_the_offline_side_has():
+    rows = SCHEMA.rows([GOOD, GOOD | {"zone": None}])
+    assert rows.keys == {"zone": [7, None], "plate": ["AB", "AB"]}
+    assert rows.request["seats"].dtype == rows.request["weight"].dtype == np.float64
+    assert rows.request["asked_at"].dtype == rows.at.dtype == np.dtype("datetime64[us]")
+    assert rows.request["colour"].tolist() == ["red", "red"]
+
+
+def test_the_moment_of_prediction_is_required_even_if_the_spec_does_not_name_it():
+    with pytest.raises(FieldsRefused, match="no field 'asked_at'; write a time with its zone"):
+        SCHEMA.rows([{name: value for name, value in GOOD.items() if name != "asked_at"}])
+
+
+def test_problems_are_listed_up_to_a_limit():
+    with pytest.raises(FieldsRefused) as refused:
+        SCHEMA.rows([GOOD | {"seats": 0, "weight": "heavy"}] * 1000)
+    assert len(refused.value.problems) == MOST_PROBLEMS
