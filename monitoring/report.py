@@ -13,11 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace import telemetry
+from headrace.spec import DriftPolicy
 from monitoring.errors import ColumnsMissing, EmptyWindow, NothingToDraw
 
 
 def render_report(
-    reference: pa.Table, current: pa.Table, *, rows: int = 5000, seed: int = 0, psi: float = 0.2
+    reference: pa.Table,
+    current: pa.Table,
+    *,
+    rows: int = 5000,
+    seed: int = 0,
+    policy: DriftPolicy | None = None,
 ) -> bytes:
     """Return an HTML page that shows each column of both windows.
 
@@ -29,8 +35,9 @@ def render_report(
         current: the window to look at; it has the columns of ``reference``.
         rows: how many rows of each are drawn, at the most.
         seed: of the sample; the same seed draws the same rows.
-        psi: the PSI from which the page marks a column. It bins and samples in its own way, so a
-            column near the mark may be marked there and not by ``compare_profiles``.
+        policy: the marks that the page uses; the defaults of ``DriftPolicy`` if None. Evidently
+            bins a sample in its own way and knows nothing of missing values, noise or the
+            prediction's say, so near a mark the page and ``compare_profiles`` may differ.
 
     Raises:
         EmptyWindow: if either window has no rows.
@@ -48,11 +55,16 @@ def render_report(
     texts = [name for name in names if kinds[name] == "text"]
     if not numbers and not texts:
         raise NothingToDraw(reference.column_names)
-    return _draw(before, after, numbers=numbers, texts=texts, psi=psi)
+    return _draw(before, after, numbers=numbers, texts=texts, policy=policy or DriftPolicy())
 
 
 def _draw(
-    reference: pa.Table, current: pa.Table, *, numbers: list[str], texts: list[str], psi: float
+    reference: pa.Table,
+    current: pa.Table,
+    *,
+    numbers: list[str],
+    texts: list[str],
+    policy: DriftPolicy,
 ) -> bytes:
     telemetry.turn_off()
     with warnings.catch_warnings():
@@ -67,7 +79,9 @@ def _draw(
             frame = table.select(numbers + texts).to_pandas()
             return Dataset.from_pandas(frame, data_definition=definition)
 
-        preset = DataDriftPreset(method="psi", threshold=psi)
+        preset = DataDriftPreset(
+            method="psi", threshold=policy.psi, drift_share=policy.drifted_share
+        )
         drawn = Report([preset]).run(dataset(current), dataset(reference))
         return str(drawn.get_html_str(as_iframe=False)).encode()
 

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from headrace.spec import DriftPolicy
 from monitoring.errors import ColumnsMissing, EmptyWindow, NothingToDraw
 from monitoring.report import _sample, render_report
 
@@ -11,9 +12,14 @@ from monitoring.report import _sample, render_report
 def test_a_report_shows_each_column_and_loads_nothing_from_a_network(window):
     reference, current = (pa.table(window(300, seed=seed)) for seed in (0, 1))
     gone = pa.nulls(300, pa.float64())
-    html = render_report(reference.append_column("gone", gone), current.append_column("gone", gone))
+    html = render_report(
+        reference.append_column("gone", gone),
+        current.append_column("gone", gone),
+        policy=DriftPolicy(drifted_share=0.37),
+    )
     page = html.decode()
     assert all(name in page for name in reference.column_names)
+    assert "Dataset drift detection threshold is 0.37" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?https?:", page)
 
 
