@@ -46,8 +46,8 @@ def weighted_metric(
 ) -> WeightedMetric:
     """Prepare ``name`` for many weightings of the same rows.
 
-    Sorting, logarithms and losses are done here, once; what is returned costs one pass without a
-    sort for the ROC AUC, and one sum over blocks for every other metric.
+    Sorting, logarithms and losses are done here, once; what is returned costs a sum over blocks,
+    or over pairs of them for the ROC AUC, however many rows there are.
 
     Args:
         name: which metric.
@@ -85,21 +85,28 @@ def _weighted_roc_auc(
 ) -> WeightedMetric:
     """The chance that a row of class 1 is ranked above one of class 0, ties counting half.
 
+    The wins are counted once for each pair of blocks; a weighting then costs a product of a small
+    matrix, however many rows there are.
+
     Source: Hanley and McNeil, "The meaning and use of the area under a receiver operating
     characteristic (ROC) curve", Radiology 143 (1982).
     """
-    order = np.argsort(predictions)
-    ranked, positive, block = predictions[order], labels[order] == 1, blocks[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each run of ties
+    positive = labels == 1
+    count = int(blocks.max()) + 1
+    order = np.argsort(predictions[positive])  # sorted questions make the searches below fast
+    ones, block_of_one = predictions[positive][order], blocks[positive][order]
+    ones_in = np.bincount(block_of_one, minlength=count)
+    zeros_in = np.bincount(blocks[~positive], minlength=count)
+    wins = np.empty((count, count))  # (block of the one, block of the zero)
+    for block in range(count):
+        zeros = np.sort(predictions[~positive & (blocks == block)])
+        sides = (np.searchsorted(zeros, ones, side) for side in ("left", "right"))
+        wins[:, block] = np.bincount(block_of_one, weights=sum(sides), minlength=count) / 2
 
     def area(weights: np.ndarray) -> float:
-        weight = weights[block]
-        ones = np.add.reduceat(np.where(positive, weight, 0.0), starts)
-        zeros = np.add.reduceat(np.where(positive, 0.0, weight), starts)
-        below = np.cumsum(zeros) - zeros / 2
-        pairs = ones.sum() * zeros.sum()
+        pairs = (weights @ ones_in) * (weights @ zeros_in)
         if pairs == 0:
             raise OneClassOnly("roc_auc", labels.size)
-        return float(ones @ below / pairs)
+        return float(weights @ wins @ weights / pairs)
 
     return area

@@ -161,3 +161,9 @@ def test_no_file_of_a_model_is_stored_as_pickle(registry, register):
     register("files", "aa")
     folder = Path(registry._uri.removeprefix("sqlite:///")).parent
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+
+
+def test_the_registry_prints_nothing(registry, register, capfd):
+    register("silent", "aa")
+    registry.set_alias("silent", "champion", 1)
+    assert capfd.readouterr() == ("", "")
