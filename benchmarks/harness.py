@@ -15,7 +15,7 @@ from headrace import telemetry
 from headrace.settings import Settings
 
 Figures = dict[str, float]
-SAMPLE_UNTIL = datetime(2013, 2, 15, tzinfo=UTC)
+SAMPLE_UNTIL = datetime(2013, 2, 1, tzinfo=UTC)
 
 
 def arguments(name: str, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,7 +45,7 @@ def seconds_of(command: Sequence[str], env: Mapping[str, str]) -> float:
 
 
 def small_world(home: Path) -> Settings:
-    """A home with sample flights of six weeks, materialised, and a released model; no Prefect."""
+    """A home with sample flights of a month, materialised, and a released model; no Prefect."""
     from featurestore.catalog import load_catalog
     from featurestore.flights.sources import write_tables
     from featurestore.materialize import materialize

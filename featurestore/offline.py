@@ -11,8 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs
 import pyarrow.parquet as pq
 
 from featurestore.columns import TIMESTAMP, check_columns, check_timestamps
@@ -134,6 +132,8 @@ def _open(root_uri: str, table: str) -> Any:
     uri = f"{root_uri}/{table}{SUFFIX}"
     if not storage.exists(uri):
         raise UnknownName("table", table, table_names(root_uri))
+    import pyarrow.dataset as ds  # it brings pandas with it: half a second for every --help
+
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     format_ = ds.ParquetFileFormat(default_fragment_scan_options=options)
     path, filesystem = _place(uri)
@@ -142,12 +142,14 @@ def _open(root_uri: str, table: str) -> Any:
 
 
 def _place(uri: str) -> tuple[str, Any]:
+    import pyarrow.fs
+
     if storage.is_local(uri):
-        return uri, pa.fs.LocalFileSystem()
+        return uri, pyarrow.fs.LocalFileSystem()
     import fsspec
 
     filesystem, path = fsspec.core.url_to_fs(uri)
-    return path, pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem))
+    return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
 
 
 @contextlib.contextmanager
