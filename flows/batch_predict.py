@@ -59,9 +59,8 @@ class BatchPredictReport(FlowReport):
 def batch_predict(config: BatchPredictConfig) -> BatchPredictReport:
     """Score a window of rows with an endpoint's champion, on Dask."""
     settings = load_settings()
-    window = windows.choose(
-        settings, config.model, month=config.month, since=config.since, until=config.until
-    )
+    asked = windows.Asked(config.month, config.since, config.until)
+    window = windows.choose(settings, config.model, asked)
     digest = windows.champion(settings, config.endpoint or config.model)
     plan = scoring.plan_batch(
         settings, config.model, window, digest=digest, rows_per_shard=config.rows_per_shard

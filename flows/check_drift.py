@@ -19,7 +19,9 @@ class CheckDriftConfig(FlowConfig):
 
     model: ModelName = Field(description="a model spec in models/")
     month: Month | None = Field(
-        None, description="the month to check, 2013-08; the last one of the table if left out"
+        None,
+        description="the month to check, 2013-08; if left out, the last one of the table, or the "
+        "last 30 days of the log",
     )
     since: Day | None = Field(None, description="first day (UTC), instead of a month")
     until: Day | None = Field(None, description="the day after the last (UTC), with --since")
@@ -61,9 +63,11 @@ def check_drift(config: CheckDriftConfig) -> CheckDriftReport:
     """Compare a window of data with what the champion was trained on."""
     settings = load_settings()
     model = config.model
-    window = windows.choose(
-        settings, model, month=config.month, since=config.since, until=config.until
-    )
+    asked = windows.Asked(config.month, config.since, config.until)
+    if config.source == "log":
+        window = windows.choose_logged(asked)
+    else:
+        window = windows.choose(settings, model, asked)
     endpoint = config.endpoint or model
     digest = windows.champion(settings, endpoint)
     current = drift.Current(window=window, digest=digest, source=config.source, endpoint=endpoint)

@@ -10,6 +10,7 @@ from prefect.logging import get_run_logger
 
 from headrace import storage
 from headrace.bundle import OUTPUT, REFERENCE, read_bundle
+from headrace.errors import UsageError
 from headrace.settings import Settings
 from headrace.spec import Part, load_spec
 from headrace.window import Window
@@ -21,6 +22,17 @@ from tasks.step import step
 
 Source = Literal["table", "log"]
 """Where the current window comes from: the scoring table, or the server's inference log."""
+
+
+class NothingLogged(UsageError):
+    """A window in which an endpoint answered nobody."""
+
+    def __init__(self, endpoint: str, window: Window) -> None:
+        self.endpoint, self.window = endpoint, window
+        super().__init__(
+            f"the inference log of {endpoint!r} has no request in {window} (by arrival, UTC): "
+            "choose a window in which the server was asked, or --source table."
+        )
 
 
 class Current(Part):
@@ -58,7 +70,9 @@ def draw_report(settings: Settings, model: str, current: Current) -> str:
     from monitoring.report import render_report
 
     html = render_report(
-        reference_rows(settings, model, current.digest), current_rows(settings, model, current)
+        reference_rows(settings, model, current.digest),
+        current_rows(settings, model, current),
+        policy=load_spec(model).drift,
     )
     uri = settings.uri("reports", model, f"{current.window}-{current.digest[:12]}.html")
     storage.write_atomic(uri, html)
@@ -80,6 +94,8 @@ def current_rows(settings: Settings, model: str, current: Current) -> pa.Table:
         log = read_log(
             settings.storage_uri, current.endpoint, since=window.since, until=window.until
         )
+        if not log.num_rows:
+            raise NothingLogged(current.endpoint, window)
         return log.select([*predictor.columns, OUTPUT])
     rows = shards.read_input(settings, shards.input_of(load_spec(model), window))
     matrix = shards.join(settings, rows, predictor)

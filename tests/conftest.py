@@ -86,15 +86,32 @@ def trained_home(
     return home
 
 
-@pytest.fixture
-def world(trained_home: Path, prefect_api: str, tmp_path: Path) -> World:
-    """A trained world of the test's own, to do with as it likes."""
-    shutil.copytree(trained_home, tmp_path / "home")
-    return World(tmp_path / "home")
+@pytest.fixture(scope="session")
+def demo_home(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make demo` leaves behind: the whole loop on the whole year. Read only."""
+    home = tmp_path_factory.mktemp("demo") / "home"
+    assert World(home).run("quickstart") == 0
+    return home
 
 
 @pytest.fixture
-def bare_world(sample_home: Path, prefect_api: str, tmp_path: Path) -> World:
+def world_of(prefect_api: str, tmp_path: Path) -> Callable[[Path], World]:
+    """Makes a world of the test's own from a home, to do with as it likes."""
+
+    def copy(home: Path) -> World:
+        shutil.copytree(home, tmp_path / "home")
+        return World(tmp_path / "home")
+
+    return copy
+
+
+@pytest.fixture
+def world(trained_home: Path, world_of: Callable[[Path], World]) -> World:
+    """A trained world of the test's own."""
+    return world_of(trained_home)
+
+
+@pytest.fixture
+def bare_world(sample_home: Path, world_of: Callable[[Path], World]) -> World:
     """A world of the test's own with the sample tables alone."""
-    shutil.copytree(sample_home, tmp_path / "home")
-    return World(tmp_path / "home")
+    return world_of(sample_home)
