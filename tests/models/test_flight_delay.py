@@ -18,7 +18,7 @@ from tasks.fitting import fit_xgboost
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Settings:
     found = Settings(home=tmp_path_factory.mktemp("home"))
-    write_tables(found.uri("offline"), until=datetime(2013, 3, 1, tzinfo=UTC))
+    write_tables(found.uri("offline"), until=datetime(2013, 2, 20, tzinfo=UTC))
     return found
 
 
@@ -38,7 +38,7 @@ def test_every_feature_of_the_service_is_a_column_of_its_table(settings, plan):
         assert [str(table[name].type) for name in names] == declared
 
 
-def test_four_weeks_of_training_keep_every_gate_on_the_month_after(settings, plan):
+def test_four_weeks_of_training_keep_every_gate_on_the_weeks_after(settings, plan):
     spec = load_spec("flight_delay")
     rows = read_table(settings.uri("offline"), spec.label.table)
     matrix = join_features(rows, plan, settings.uri("offline")).matrix

@@ -40,7 +40,7 @@ def year(build) -> dict[str, pa.Table]:
 @pytest.fixture(scope="session")
 def outcomes(flights) -> list[dict]:
     """The flights around the small tables' days, a dictionary of NumPy moments each."""
-    days = flights.slice(0, 14_000)
+    days = flights.slice(0, 11_000)
     moments = {
         name: days[name].to_numpy() for name in ("scheduled_departure", "departure", "arrival")
     }

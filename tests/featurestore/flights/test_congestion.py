@@ -9,7 +9,7 @@ from featurestore.flights.congestion import GIVEN_UP_MINUTES, origin_congestion
 MINUTE = np.timedelta64(60_000_000, "us")
 
 
-def sampled(table, rows=60, seed=3):
+def sampled(table, rows=30, seed=3):
     chosen = np.sort(np.random.default_rng(seed).choice(table.num_rows, rows, replace=False))
     found = table.take(chosen)
     return zip(found.to_pylist(), found["event_timestamp"].to_numpy(), strict=True)

@@ -6,7 +6,7 @@ import pytest
 HOUR = np.timedelta64(3_600_000_000, "us")
 
 
-def sampled(table, rows=60, seed=4):
+def sampled(table, rows=30, seed=4):
     chosen = np.sort(np.random.default_rng(seed).choice(table.num_rows, rows, replace=False))
     found = table.take(chosen)
     return zip(found.to_pylist(), found["event_timestamp"].to_numpy(), strict=True)
