@@ -53,14 +53,21 @@ def ask_server(settings: Settings, endpoint: str, instances: list[dict[str, Any]
 
     Safe to run twice: the server and its port are this run's own; it leaves an inference log.
     """
+    answer = ask_once(settings, endpoint, instances)
+    get_run_logger().info(
+        "%s rows answered by bundle %s", len(answer.predictions), answer.digest[:12]
+    )
+    return answer
+
+
+def ask_once(settings: Settings, endpoint: str, instances: list[dict[str, Any]]) -> Answer:
+    """Start a server, ask it one request, and end it."""
     with running_server(settings, endpoint) as server:
         begun = time.monotonic()
         reply = _post(f"{server.url}/api/v1/infer", {"instances": instances})
         seconds = time.monotonic() - begun
-    predictions = tuple(row["prediction"] for row in reply["predictions"])
-    get_run_logger().info("%s rows answered by bundle %s", len(predictions), reply["digest"][:12])
     return Answer(
-        predictions=predictions,
+        predictions=tuple(row["prediction"] for row in reply["predictions"]),
         digest=reply["digest"],
         ready_seconds=server.ready_seconds,
         answer_milliseconds=1000 * seconds,

@@ -1,12 +1,16 @@
 """What the whole suite shares: one Prefect server, and one small world trained on real flights."""
 
+import contextlib
 import importlib
+import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,11 +36,14 @@ telemetry.turn_off()
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One Prefect server for the whole suite, the kept one in a home of its own."""
+    from prefect.logging.handlers import APILogWorker
+
     from tasks import prefect_server
 
     settings = Settings(home=tmp_path_factory.mktemp("prefect-home"))
     os.environ["PREFECT_API_URL"] = prefect_server.ensure_server(settings).api_url
     yield os.environ["PREFECT_API_URL"]
+    APILogWorker.drain_all()  # the last lines of the last flow, before nobody takes them
     del os.environ["PREFECT_API_URL"]
     prefect_server.stop(settings)
 
@@ -51,6 +58,12 @@ class World:
     def settings(self) -> Settings:
         """The settings that its flows see."""
         return Settings(home=self.home)
+
+    def report(self, flow: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Run a flow with ``--json``; return its exit code and its report."""
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            code = self.run(flow, *arguments, "--json")
+        return code, json.loads(printed.getvalue() or "{}")
 
     def run(self, flow: str, *arguments: str) -> int:
         """Run ``python -m flows.<flow> <arguments>`` in this process; return its exit code."""
@@ -88,9 +101,11 @@ def trained_home(
 
 @pytest.fixture(scope="session")
 def demo_home(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make demo` leaves behind: the whole loop on the whole year. Read only."""
+    """What `make demo` leaves behind, and its report as `report.json`. Read only."""
     home = tmp_path_factory.mktemp("demo") / "home"
-    assert World(home).run("quickstart") == 0
+    code, report = World(home).report("quickstart")
+    assert code == 0
+    (home / "report.json").write_text(json.dumps(report))
     return home
 
 
