@@ -2,14 +2,18 @@
 
 A transform takes NumPy columns of a request and gives one float column of the same length. It is
 named ``<module>.<function>`` after its place in ``featurestore/transforms/`` and pinned in the
-feature plan by the hash of its source, so a server whose code differs refuses the bundle.
+feature plan by the hash of its source and of what it uses, so a server whose code differs refuses
+the bundle.
 """
 
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import CodeType
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +21,7 @@ from headrace.errors import UnknownName
 from headrace.names import checked_name
 
 PACKAGE = "featurestore.transforms"
+_PLAIN = (str, int, float, bool, tuple, datetime, timedelta, type(None))
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,47 @@ def transform(*inputs: str) -> Callable[[Callable[..., np.ndarray]], Transform]:
 
     def declare(function: Callable[..., np.ndarray]) -> Transform:
         module = function.__module__.rsplit(".", 1)[-1]
-        source = inspect.getsource(function)
         return Transform(
             name=f"{module}.{function.__name__}",
             inputs=inputs,
             function=function,
-            source_sha256=hashlib.sha256(source.encode()).hexdigest(),
+            source_sha256=source_sha256(function),
         )
 
     return declare
+
+
+def source_sha256(function: Callable[..., Any]) -> str:
+    """The hash of a function's source and of all of ours that it uses, directly or not.
+
+    Functions are followed by the names their code uses; the plain constants among those names count
+    too. What belongs to other packages is the lock's to fix.
+    """
+    sources = {f"{f.__module__}.{f.__qualname__}": text for f, text in _closure(function)}
+    document = "\n".join(f"{name}\n{sources[name]}" for name in sorted(sources))
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _closure(function: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], str]]:
+    ours = function.__module__.split(".")[0]
+    waiting, seen = [inspect.unwrap(function)], set()
+    while waiting:
+        found = waiting.pop()
+        if found in seen:
+            continue
+        seen.add(found)
+        used = {name: found.__globals__.get(name) for name in _names(found.__code__)}
+        constants = [f"{n} = {v!r}" for n, v in sorted(used.items()) if isinstance(v, _PLAIN)]
+        yield found, "\n".join([inspect.getsource(found), *constants])
+        functions = [inspect.unwrap(v) for v in used.values() if callable(v)]
+        waiting += [
+            f for f in functions if inspect.isfunction(f) and f.__module__.split(".")[0] == ours
+        ]
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def find_transform(name: str) -> Transform:

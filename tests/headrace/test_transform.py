@@ -1,3 +1,6 @@
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
@@ -41,3 +44,38 @@ def test_a_transform_whose_source_changed_refuses_the_bundle():
     changed = good.model_copy(update={"source_sha256": "0" * 64})
     with pytest.raises(BundleRefused, match=r"flights\.scheduled_hour is not the one it was train"):
         pinned_transforms(plan_with(changed), "d" * 64)
+
+
+def hash_in(tmp_path, monkeypatch, helper: str) -> str:
+    """The hash of one transform whose helper, in another module, is as given."""
+    package = tmp_path / str(len(list(tmp_path.iterdir()))) / "pinned"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text(helper)
+    (package / "made.py").write_text(
+        "from headrace.transform import transform\n"
+        "from pinned.helper import shift\n\n\n"
+        "@transform('x')\ndef shifted(x):\n    return [shift(v) for v in x]\n\n\n"
+        "def unused():\n    return 1\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    for name in [name for name in sys.modules if name.split(".")[0] == "pinned"]:
+        monkeypatch.delitem(sys.modules, name)
+    return importlib.import_module("pinned.made").shifted.source_sha256
+
+
+HELPER = "STEP = 2\n\n\ndef shift(v):\n    return v + STEP\n"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [HELPER.replace("v + STEP", "v - STEP"), HELPER.replace("STEP = 2", "STEP = 3")],
+)
+def test_a_change_in_what_a_transform_uses_changes_its_hash(tmp_path, monkeypatch, changed):
+    before = hash_in(tmp_path, monkeypatch, HELPER)
+    assert hash_in(tmp_path, monkeypatch, changed) != before
+
+
+def test_a_change_that_a_transform_does_not_use_leaves_its_hash(tmp_path, monkeypatch):
+    before = hash_in(tmp_path, monkeypatch, HELPER)
+    assert hash_in(tmp_path, monkeypatch, "OTHER = 1\n" + HELPER) == before
