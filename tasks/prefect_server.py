@@ -11,50 +11,32 @@ $ python -m tasks.prefect_server down
 """
 
 import argparse
-import contextlib
-import fcntl
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headrace import telemetry
 from headrace.errors import ExitCode, HeadraceError
 from headrace.settings import Settings, load_settings
+from tasks import background
+from tasks.background import Kept, forget, only_one, record, recorded
 
-WORK_POOL = "headrace"
 _START_TIMEOUT_SECONDS = 180.0
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 30.0
+_PLANNING_SECONDS = 15.0
 
 
 class PrefectServerFailed(HeadraceError):
-    """The local Prefect server, or its worker, did not start."""
+    """The local Prefect server did not start."""
 
-    def __init__(self, what: str, log: Path) -> None:
-        self.what, self.log = what, log
-        super().__init__(f"{what} did not start; its output is in {log}.")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What runs in the background: the server's address, its process and its worker's."""
-
-    url: str
-    pid: int
-    worker_pid: int | None = None
-
-    @property
-    def api_url(self) -> str:
-        """The address that ``PREFECT_API_URL`` takes."""
-        return f"{self.url}/api"
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        super().__init__(f"the local Prefect server did not start; its output is in {log}.")
 
 
 def api_url(settings: Settings) -> str:
@@ -71,76 +53,113 @@ def ensure_server(settings: Settings) -> Kept:
     running = kept_server(settings)
     if running:
         return running
-    with _only_one(settings):
+    with only_one(_folder(settings), "server"):
         return kept_server(settings) or _start_server(settings)
 
 
 def kept_server(settings: Settings) -> Kept | None:
     """The kept server if it runs and answers, else None."""
-    try:
-        kept = Kept(**json.loads(_record(settings).read_text()))
-    except FileNotFoundError:
-        return None
+    kept = recorded(_folder(settings), "server")
     # A busy server may be slow to answer; starting a second one beside it would be worse.
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while _is_alive(kept.pid) and time.monotonic() < deadline:
-        if _answers(kept.url):
+    while kept and _runs(kept) and time.monotonic() < deadline:
+        if _answers(kept.url, settings):
             return kept
         time.sleep(0.5)
     return None
 
 
+def kept_worker(settings: Settings) -> Kept | None:
+    """The worker that ``up`` started if it runs, else None."""
+    worker = recorded(_folder(settings), "worker")
+    return worker if worker and background.is_running(worker.pid, _WORKER) else None
+
+
+def up(settings: Settings) -> str:
+    """Deploy everything in prefect.yaml and run what is due or asked for; return the API's address.
+
+    On the server of ``PREFECT_API_URL`` if that is set, else on the kept one. Safe to run twice:
+    deployments are brought up to date, and there is one worker.
+
+    Raises:
+        NoProjectHere: if the working folder has no prefect.yaml.
+    """
+    from tasks import deployments
+
+    api = api_url(settings)
+    folder = Path.cwd()
+    environment = _environment(settings) | {"PREFECT_API_URL": api}
+    with only_one(_folder(settings), "worker"):
+        _say(f"deploying {folder / 'prefect.yaml'} ...")
+        deployments.deploy_all(folder, environment, log=_folder(settings) / "deploy.log")
+        worker = kept_worker(settings)
+        if worker and worker.api_url != api:
+            background.end(worker.pid)
+            worker = None
+        if not worker:
+            pid = background.start(_WORKER, environment, log=_folder(settings) / "worker.log")
+            record(_folder(settings), "worker", Kept(api.removesuffix("/api"), pid))
+    return api
+
+
 def stop(settings: Settings) -> bool:
-    """End the kept server and its worker; True if there was one."""
-    with _only_one(settings):
-        kept = kept_server(settings)
-        for pid in filter(None, (kept.worker_pid, kept.pid) if kept else ()):
-            _end(pid)
-        _record(settings).unlink(missing_ok=True)
-        return kept is not None
+    """End the worker, what it runs, and the kept server; True if there was any of them."""
+    found = []
+    for name, running in (("worker", kept_worker), ("server", _running_server)):
+        with only_one(_folder(settings), name):
+            kept = running(settings)
+            if kept:
+                background.end(kept.pid)
+                found.append(kept)
+            forget(_folder(settings), name)
+    return bool(found)
 
 
-def up(settings: Settings) -> Kept:
-    """Start the server, deploy everything in prefect.yaml, and run what is due or asked for."""
-    kept = ensure_server(settings)
-    if kept.worker_pid and _is_alive(kept.worker_pid):
-        return kept
-    _say(f"deploying {Path('prefect.yaml').absolute()}")
-    environment = _environment(settings) | {"PREFECT_API_URL": kept.api_url}
-    for command in (
-        ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
-        ["--no-prompt", "deploy", "--all"],
-    ):
-        _run_prefect(command, environment, log=_folder(settings) / "deploy.log")
-    worker = _start_detached(
-        ["worker", "start", "--pool", WORK_POOL, "--name", "local"],
-        environment,
-        log=_folder(settings) / "worker.log",
-    )
-    kept = Kept(kept.url, kept.pid, worker)
-    _remember(settings, kept)
-    return kept
+_WORKER = ["-m", "prefect", "worker", "start", "--pool", "headrace", "--name", socket.gethostname()]
+
+
+def _server(port: int) -> list[str]:
+    return ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _runs(kept: Kept) -> bool:
+    return background.is_running(kept.pid, _server(int(kept.url.rpartition(":")[2])))
+
+
+def _running_server(settings: Settings) -> Kept | None:
+    """The kept server if it runs, whether it answers or not."""
+    kept = recorded(_folder(settings), "server")
+    return kept if kept and _runs(kept) else None
 
 
 def _start_server(settings: Settings) -> Kept:
-    port = _free_port(preferred=4200)
+    last, deaf = recorded(_folder(settings), "server"), _running_server(settings)
+    if deaf:
+        background.end(deaf.pid)
+    # At its last address again if that is free: a worker or a browser may be waiting there.
+    preferred = int(last.url.rpartition(":")[2]) if last else 4200
+    for _ in range(2):  # somebody else may take the port between the look and the start
+        kept = _try_to_start(settings, _free_port(preferred))
+        if kept:
+            record(_folder(settings), "server", kept)
+            return kept
+    raise PrefectServerFailed(_folder(settings) / "server.log")
+
+
+def _try_to_start(settings: Settings, port: int) -> Kept | None:
     url = f"http://127.0.0.1:{port}"
-    log = _folder(settings) / "server.log"
     _say(f"starting a local Prefect server at {url} (once: later runs reuse it) ...")
-    pid = _start_detached(
-        ["server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        _environment(settings),
-        log=log,
-    )
-    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-    while not _answers(url):
-        if not _is_alive(pid) or time.monotonic() > deadline:
-            _end(pid)
-            raise PrefectServerFailed("the local Prefect server", log)
-        time.sleep(0.1)
+    # Without this variable the pages of every server ask the one at port 4200.
+    environment = _environment(settings) | {"PREFECT_UI_API_URL": f"{url}/api"}
+    pid = background.start(_server(port), environment, log=_folder(settings) / "server.log")
     kept = Kept(url, pid)
-    _remember(settings, kept)
-    return kept
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+    while _runs(kept) and time.monotonic() < deadline:
+        if _answers(url, settings):
+            return kept
+        time.sleep(0.1)
+    background.end(pid)
+    return None
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -148,33 +167,26 @@ def _environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "PREFECT_HOME": str(_folder(settings)),
         "HEADRACE_HOME": str(settings.home),  # a run in the background finds the same state
-        "PWD": str(Path.cwd()),  # prefect.yaml's pull step names the project folder by it
     }
 
 
-def _run_prefect(arguments: list[str], environment: dict[str, str], *, log: Path) -> None:
-    command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    log.write_text(done.stdout + done.stderr)
-    if done.returncode:
-        raise PrefectServerFailed(f"`prefect {' '.join(arguments)}`", log)
+def _answers(url: str, settings: Settings) -> bool:
+    """True if a Prefect server of this home answers there: another may have taken the port."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/admin/settings", timeout=5) as reply:  # noqa: S310
+            return bool(json.load(reply)["home"] == str(_folder(settings)))
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError, KeyError):
+        return False
 
 
-def _start_detached(arguments: list[str], environment: dict[str, str], *, log: Path) -> int:
-    # In a session of its own it outlives the command that needed it first; posix_spawn leaves no
-    # object behind that would complain about a child still running.
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", "prefect", *arguments],
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
+def _free_port(preferred: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:  # it is taken: any other
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _folder(settings: Settings) -> Path:
@@ -183,65 +195,26 @@ def _folder(settings: Settings) -> Path:
     return folder
 
 
-def _record(settings: Settings) -> Path:
-    return _folder(settings) / "server.json"
-
-
-def _remember(settings: Settings, kept: Kept) -> None:
-    temporary = _record(settings).with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(kept)))
-    temporary.replace(_record(settings))
-
-
-@contextlib.contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    with (_folder(settings) / "server.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/api/health", timeout=5) as reply:  # noqa: S310  (http)
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A child of ours that has ended stays as a zombie until somebody asks for it.
-    with contextlib.suppress(ChildProcessError):
-        return os.waitpid(pid, os.WNOHANG) == (0, 0)
-    return True
-
-
-def _end(pid: int) -> None:
-    """SIGTERM to the process group we started, SIGKILL if it is still there after 10 s."""
-    for sent, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, sent)
-        deadline = time.monotonic() + patience
-        while _is_alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if not _is_alive(pid):
-            return
-
-
-def _free_port(preferred: int) -> int:
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise PrefectServerFailed("the local Prefect server (no free port)", Path(os.devnull))
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201  (this is a command)
+
+
+def _told(settings: Settings, *, wait_seconds: float = 0.0) -> str:
+    """What runs, where its UI is, and what runs next."""
+    from tasks.deployments import next_runs
+
+    given = os.environ.get("PREFECT_API_URL")
+    server, worker = kept_server(settings), kept_worker(settings)
+    api = given or (server and server.api_url)
+    if not api:
+        return "no local Prefect server runs; the first flow starts one, and so does `make up`"
+    runs = f"process {worker.pid}" if worker else "none: nothing scheduled runs (make up)"
+    lines = [("Prefect UI", api.removesuffix("/api")), ("worker", runs)]
+    if server and not given:
+        lines.insert(1, ("server", f"process {server.pid}"))
+    return "\n".join(
+        f"{what:<12}{value}" for what, value in [*lines, *next_runs(api, wait_seconds=wait_seconds)]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -255,19 +228,17 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.parse_args(argv).what
     try:
         settings = load_settings()
-        kept = up(settings) if what == "up" else kept_server(settings)
-        stopped = stop(settings) if what == "down" else False
+        if what == "up":
+            up(settings)
+            told = _told(settings, wait_seconds=_PLANNING_SECONDS)
+        elif what == "down":
+            told = "stopped" if stop(settings) else "no local Prefect server was running"
+        else:
+            told = _told(settings)
     except HeadraceError as error:
         _say(f"error: {error}")
         return error.exit_code
-    if what == "down":
-        line = "stopped" if stopped else "no local Prefect server was running"
-    elif kept:
-        worker = "runs the schedules" if kept.worker_pid else "not started (make up)"
-        line = f"Prefect UI  {kept.url}\nprocess     {kept.pid}\nworker      {worker}"
-    else:
-        line = "no local Prefect server runs; the first flow starts one, and so does `make up`"
-    print(line)  # noqa: T201
+    print(told)  # noqa: T201
     return ExitCode.DONE
 
 

@@ -1,4 +1,6 @@
 import os
+import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -6,8 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from headrace.settings import Settings
-from tasks import prefect_server
+from tasks import background, prefect_server
+from tasks.background import Kept
 from tasks.prefect_server import PrefectServerFailed
+
+
+def remember(settings, kept):
+    (settings.home / "prefect").mkdir(parents=True)
+    background.record(settings.home / "prefect", "server", kept)
 
 
 def test_without_a_server_there_is_none_to_see_or_stop(tmp_path, capsys, monkeypatch):
@@ -25,28 +33,56 @@ def test_a_server_of_the_persons_own_is_used_and_none_is_started(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_one_server_is_started_for_many_and_kept_until_it_is_stopped(tmp_path):
+def test_one_server_is_started_for_many_and_comes_back_where_it_was(tmp_path):
     settings = Settings(home=tmp_path)
     with ThreadPoolExecutor(3) as pool:
         kept = set(pool.map(lambda _: prefect_server.ensure_server(settings), range(3)))
     try:
         (server,) = kept
         assert prefect_server.kept_server(settings) == server
-        assert server.url.startswith("http://127.0.0.1:")
+        os.killpg(server.pid, signal.SIGKILL)
+        again = prefect_server.ensure_server(settings)
+        assert again.url == server.url
+        assert again.pid != server.pid
     finally:
         assert prefect_server.stop(settings)
     assert prefect_server.kept_server(settings) is None
-    with pytest.raises(ProcessLookupError):
-        os.kill(server.pid, 0)
+    assert not {server.pid, again.pid} & background._processes().keys()
 
 
 def test_a_record_of_a_process_that_has_ended_is_no_server(tmp_path):
     settings = Settings(home=tmp_path)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    kept = prefect_server.Kept("http://127.0.0.1:1", ended.pid)
-    prefect_server._remember(settings, kept)
+    remember(settings, Kept("http://127.0.0.1:1", ended.pid))
     assert prefect_server.kept_server(settings) is None
+
+
+def test_a_process_that_took_the_servers_id_is_no_server_and_is_left_alone(tmp_path):
+    settings = Settings(home=tmp_path)
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        remember(settings, Kept("http://127.0.0.1:1", stranger.pid))
+        assert prefect_server.kept_server(settings) is None
+        assert not prefect_server.stop(settings)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_server_of_another_home_is_not_taken_for_ours(tmp_path, prefect_api):
+    url = prefect_api.removesuffix("/api")
+    assert not prefect_server._answers(url, Settings(home=tmp_path))
+
+
+def test_a_taken_port_is_left_to_its_owner():
+    with socket.socket() as owner:
+        owner.bind(("127.0.0.1", 0))
+        owner.listen()
+        taken = owner.getsockname()[1]
+        assert prefect_server._free_port(taken) != taken
+    assert prefect_server._free_port(taken) == taken
 
 
 def test_a_server_that_cannot_start_names_its_log(tmp_path, monkeypatch):
