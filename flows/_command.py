@@ -7,14 +7,15 @@ goes to stderr), and exits with an ``ExitCode``.
 
 import datetime as dt
 import json
-import logging
 import sys
 from typing import Annotated, Any, TypeVar
 
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict
 
+from flows._console import be_quiet, table
 from headrace.errors import ExitCode, HeadraceError, UsageError
 from headrace.names import checked_name
 from headrace.settings import Settings, load_settings
@@ -65,6 +66,24 @@ class FlowReport(BaseModel):
 
 Config = TypeVar("Config", bound=FlowConfig)
 
+_IN_NAMES = {
+    "model": "{}",
+    "version": "version {}",
+    "month": "{}",
+    "since": "since {}",
+    "until": "until {}",
+    "endpoint": "at {}",
+}
+
+
+def run_name() -> str:
+    """The name of the flow run that is starting: ``train flight_delay until 2013-08-01``."""
+    given = flow_run.parameters["config"]
+    # A model where Python called the flow, a mapping where a deployment did.
+    chosen = given.model_dump() if isinstance(given, FlowConfig) else given
+    words = [how.format(chosen[name]) for name, how in _IN_NAMES.items() if chosen.get(name)]
+    return " ".join([flow_run.flow_name, *words])
+
 
 def run(flow: Any, config_class: type[Config], argv: list[str] | None) -> int:
     """Run ``flow`` as a command and return its exit code."""
@@ -75,7 +94,7 @@ def run(flow: Any, config_class: type[Config], argv: list[str] | None) -> int:
     except HeadraceError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  (this is a command)
         return error.exit_code
-    print(_as_json(report) if as_json else _as_table(report))  # noqa: T201
+    print(_as_json(report) if as_json else table(report.lines()))  # noqa: T201
     return report.exit_code
 
 
@@ -114,30 +133,11 @@ def _parse(flow: Any, config_class: type[Config], argv: list[str]) -> tuple[Conf
 def _run_reporting(flow: Any, config: Config, settings: Settings) -> FlowReport:
     api = PREFECT_API_URL.value() or prefect_server.api_url(settings)
     home = settings.home / "prefect"
-    _hide_tracebacks_of_known_errors()
+    be_quiet()
     with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
         report: FlowReport = flow(config)
-        print(f"run page: {api.removesuffix('/api')}", file=sys.stderr)  # noqa: T201
         return report
-
-
-def _hide_tracebacks_of_known_errors() -> None:
-    # One clear sentence on the terminal; the Prefect UI still has the whole traceback, because
-    # its handlers have seen the record before the console's.
-    def without_traceback(record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HeadraceError):
-            record.exc_info = record.exc_text = None
-        return True
-
-    for handler in logging.getLogger("prefect").handlers:
-        handler.addFilter(without_traceback)
 
 
 def _as_json(report: FlowReport) -> str:
     return json.dumps(report.model_dump(mode="json"))
-
-
-def _as_table(report: FlowReport) -> str:
-    lines = report.lines()
-    width = max(len(what) for what, _ in lines)
-    return "\n".join(f"{what:<{width}}  {value}" for what, value in lines)

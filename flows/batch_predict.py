@@ -7,7 +7,16 @@ stopped; a repeated run finds itself done and does nothing. Runs monthly (prefec
 from prefect import flow
 from pydantic import Field
 
-from flows._command import Day, EndpointName, FlowConfig, FlowReport, ModelName, Month, run
+from flows._command import (
+    Day,
+    EndpointName,
+    FlowConfig,
+    FlowReport,
+    ModelName,
+    Month,
+    run,
+    run_name,
+)
 from headrace.settings import load_settings
 from tasks import scoring, windows
 from tasks.shards import ROWS_PER_SHARD
@@ -55,7 +64,7 @@ class BatchPredictReport(FlowReport):
         ]
 
 
-@flow(name="batch-predict")
+@flow(name="batch-predict", flow_run_name=run_name)
 def batch_predict(config: BatchPredictConfig) -> BatchPredictReport:
     """Score a window of rows with an endpoint's champion, on Dask."""
     settings = load_settings()

@@ -7,7 +7,16 @@ that people read. Runs monthly (prefect.yaml: check-drift). Exit code 3 means dr
 from prefect import flow
 from pydantic import Field
 
-from flows._command import Day, EndpointName, FlowConfig, FlowReport, ModelName, Month, run
+from flows._command import (
+    Day,
+    EndpointName,
+    FlowConfig,
+    FlowReport,
+    ModelName,
+    Month,
+    run,
+    run_name,
+)
 from headrace.errors import ExitCode
 from headrace.settings import load_settings
 from monitoring.drift import DriftReport
@@ -58,7 +67,7 @@ class CheckDriftReport(FlowReport):
         return ExitCode.FINDING if self.drift.drifted else ExitCode.DONE
 
 
-@flow(name="check-drift")
+@flow(name="check-drift", flow_run_name=run_name)
 def check_drift(config: CheckDriftConfig) -> CheckDriftReport:
     """Compare a window of data with what the champion was trained on."""
     settings = load_settings()

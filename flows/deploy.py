@@ -9,7 +9,7 @@ import getpass
 from prefect import flow
 from pydantic import Field
 
-from flows._command import EndpointName, FlowConfig, FlowReport, ModelName, run
+from flows._command import EndpointName, FlowConfig, FlowReport, ModelName, run, run_name
 from headrace.settings import load_settings
 from tasks import rollout
 
@@ -49,7 +49,7 @@ class DeployReport(FlowReport):
         ]
 
 
-@flow(name="deploy")
+@flow(name="deploy", flow_run_name=run_name)
 def deploy(config: DeployConfig) -> DeployReport:
     """Verify a model version and make it the champion of an endpoint."""
     settings = load_settings()

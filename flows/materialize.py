@@ -6,7 +6,7 @@ Runs nightly (prefect.yaml: materialize). Incremental: each view goes on where i
 from prefect import flow
 from pydantic import Field
 
-from flows._command import Day, FlowConfig, FlowReport, run
+from flows._command import Day, FlowConfig, FlowReport, run, run_name
 from headrace.settings import load_settings
 from headrace.window import midnight
 from tasks import features
@@ -32,7 +32,7 @@ class MaterializeReport(FlowReport):
         return [("online store", self.online_store), *views]
 
 
-@flow(name="materialize")
+@flow(name="materialize", flow_run_name=run_name)
 def materialize(config: MaterializeConfig) -> MaterializeReport:
     """Bring the latest feature values into the online store."""
     settings = load_settings()

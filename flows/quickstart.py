@@ -9,7 +9,7 @@ from datetime import date
 
 from prefect import flow
 
-from flows._command import FlowConfig, FlowReport, run
+from flows._command import FlowConfig, FlowReport, run, run_name
 from flows.batch_predict import BatchPredictConfig, BatchPredictReport, batch_predict
 from flows.check_drift import CheckDriftConfig, CheckDriftReport, check_drift
 from flows.deploy import DeployConfig, DeployReport, deploy
@@ -91,7 +91,7 @@ class QuickstartReport(FlowReport):
         ]
 
 
-@flow(name="quickstart")
+@flow(name="quickstart", flow_run_name=run_name)
 def quickstart(config: QuickstartConfig) -> QuickstartReport:  # noqa: ARG001
     """Run the whole loop on a year of real flights, from nothing."""
     settings = load_settings()

@@ -8,7 +8,7 @@ decides, and the reason is written down either way. Runs monthly (prefect.yaml: 
 from prefect import flow
 from pydantic import Field
 
-from flows._command import Day, EndpointName, FlowConfig, FlowReport, ModelName, run
+from flows._command import Day, EndpointName, FlowConfig, FlowReport, ModelName, run, run_name
 from flows.deploy import DeployConfig, deploy
 from flows.train import TrainConfig, TrainReport, train
 from headrace.errors import ExitCode
@@ -56,7 +56,7 @@ class RetrainReport(FlowReport):
         return ExitCode.DONE if self.promoted else ExitCode.FINDING
 
 
-@flow(name="retrain")
+@flow(name="retrain", flow_run_name=run_name)
 def retrain(config: RetrainConfig) -> RetrainReport:
     """Train a challenger on newer data and let it replace the champion only if it is better."""
     settings = load_settings()

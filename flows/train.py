@@ -7,7 +7,7 @@ served by it until `python -m flows.deploy`.
 from prefect import flow
 from pydantic import Field
 
-from flows._command import Day, FlowConfig, FlowReport, ModelName, run
+from flows._command import Day, FlowConfig, FlowReport, ModelName, run, run_name
 from headrace.errors import ExitCode
 from headrace.scorecard import Scorecard
 from headrace.settings import load_settings
@@ -60,7 +60,7 @@ class TrainReport(FlowReport):
         return ExitCode.DONE if self.digest else ExitCode.FINDING
 
 
-@flow(name="train")
+@flow(name="train", flow_run_name=run_name)
 def train(config: TrainConfig) -> TrainReport:
     """Train a model, test it on later data, and register it if its gates hold."""
     settings = load_settings()

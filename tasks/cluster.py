@@ -6,6 +6,7 @@ docs/decisions/0005-dask-settings.md.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ DASK_SETTINGS = {
     "distributed.worker.daemon": True,
     "distributed.admin.low-level-log-length": 0,
     "distributed.diagnostics.nvml": False,
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning",
 }
 
 
@@ -47,6 +49,8 @@ def cluster(settings: Settings) -> Iterator["Client"]:
     """
     import dask
     from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # its own lines are not a run's
 
     with dask.config.set(DASK_SETTINGS):
         if settings.cluster != "local":

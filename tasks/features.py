@@ -7,7 +7,7 @@ from headrace.settings import Settings
 from tasks.step import step
 
 
-@step("materialize until {until}")
+@step("materialize feature views")
 def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMaterialized, ...]:
     """Bring every feature view's latest values into the online store.
 

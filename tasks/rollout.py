@@ -25,7 +25,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 
 
-@step("find version {version} of {model}")
+@step("find the version of {model}")
 def find_version(settings: Settings, model: str, version: int | None) -> ModelVersion:
     """Return a model version, the newest if none is named. It writes nothing.
 
@@ -42,7 +42,7 @@ def find_version(settings: Settings, model: str, version: int | None) -> ModelVe
     return by_number[wanted]
 
 
-@step("verify bundle {digest}")
+@step("verify bundle {digest:.12}")
 def verify_bundle(settings: Settings, digest: str) -> bundle.BundleManifest:
     """Check every byte and reproduce the golden rows. It writes nothing.
 
@@ -59,7 +59,7 @@ def verify_bundle(settings: Settings, digest: str) -> bundle.BundleManifest:
     return predictor.bundle.manifest
 
 
-@step("what {endpoint} runs")
+@step("look up what {endpoint} runs")
 def look_up_release(settings: Settings, endpoint: str) -> Release | None:
     """The endpoint's newest revision; None if it was never released. It writes nothing."""
     return release.current_release(settings.storage_uri, endpoint)
