@@ -60,13 +60,18 @@ def feature_column(table: pa.Table, name: str, feature: FeatureRead) -> pa.Chunk
     """A feature's column in the type that its view declares, so both stores hold the same value."""
     check_columns(name, table.schema, [feature.name])
     column, wanted = table[feature.name], _FEATURE_TYPES[feature.dtype]
-    if pa.types.is_boolean(wanted) != pa.types.is_boolean(column.type):
+    if pa.types.is_boolean(wanted) != pa.types.is_boolean(column.type) or _is_text(column.type):
         raise SchemaMismatch(name, [f"{feature.name} is {column.type}, but must be {wanted}"])
     try:
         return column.cast(wanted, safe=not pa.types.is_floating(wanted))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         problem = f"{feature.name} is {column.type}, which does not fit {wanted}: {error}"
         raise SchemaMismatch(name, [problem]) from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    # "12.5" would be cast in silence, and "12,5" fail only on the day it comes.
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def floats(column: pa.ChunkedArray) -> np.ndarray:

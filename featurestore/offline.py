@@ -131,7 +131,8 @@ def utc(moment: datetime) -> datetime:
 def _open(root_uri: str, table: str) -> Any:
     uri = f"{root_uri}/{table}{SUFFIX}"
     if not storage.exists(uri):
-        raise UnknownName("table", table, table_names(root_uri))
+        remedy = f"Tables lie in {root_uri}; HEADRACE_STORAGE names another place."
+        raise UnknownName("table", table, table_names(root_uri), remedy=remedy)
     import pyarrow.dataset as ds  # it brings pandas with it: half a second for every --help
 
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)

@@ -58,13 +58,24 @@ def request_columns(plan: FeaturePlan, table: "pa.Table") -> dict[str, np.ndarra
     Raises:
         SchemaMismatch: naming the columns that are missing or have a wrong type.
     """
+    check_request(plan, table)
+    return {name: _as_numpy(table, name, kind) for name, kind in _kinds(plan).items()}
+
+
+def check_request(plan: FeaturePlan, table: "pa.Table", name: str = "rows") -> None:
+    """Raise ``SchemaMismatch`` about table ``name`` unless ``request_columns`` can be made of it.
+
+    Costs no pass over the rows.
+    """
+    problems = [p for column, kind in _kinds(plan).items() if (p := _problem(table, column, kind))]
+    if problems:
+        raise SchemaMismatch(name, problems)
+
+
+def _kinds(plan: FeaturePlan) -> dict[str, str]:
     kinds = {plan.event_timestamp: "timestamp"} | {f.name: f.dtype for f in plan.request}
     inputs = {name for transform in plan.transforms for name in transform.inputs}
-    kinds |= {key: "key" for key in plan.entity_keys if key in inputs and key not in kinds}
-    problems = [p for name, kind in kinds.items() if (p := _problem(table, name, kind))]
-    if problems:
-        raise SchemaMismatch("rows", problems)
-    return {name: _as_numpy(table, name, kind) for name, kind in kinds.items()}
+    return kinds | {key: "key" for key in plan.entity_keys if key in inputs and key not in kinds}
 
 
 def _inputs(

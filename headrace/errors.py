@@ -20,6 +20,7 @@ import difflib
 from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -40,6 +41,20 @@ class HeadraceError(Exception):
 
     exit_code = ExitCode.FAILED
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error that a Dask worker raises travels to the flow as its sentence and its facts;
+        # Python would call __init__ with the sentence alone.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(
+    kind: type[HeadraceError], arguments: tuple[Any, ...], facts: dict[str, Any]
+) -> HeadraceError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(facts)
+    return error
+
 
 class UsageError(HeadraceError):
     """The caller asked for something that cannot be."""
@@ -50,12 +65,13 @@ class UsageError(HeadraceError):
 class UnknownName(UsageError):
     """A name that is not among the known ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str = "") -> None:
         self.kind, self.name, self.known = kind, name, tuple(sorted(known))
         close = difflib.get_close_matches(name, self.known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         listed = ", ".join(self.known) or "none"
-        super().__init__(f"no {kind} is named {name!r}{hint} Known: {listed}.")
+        more = f" {remedy}" if remedy else ""
+        super().__init__(f"no {kind} is named {name!r}{hint} Known: {listed}.{more}")
 
 
 class NameRefused(UsageError):

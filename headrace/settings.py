@@ -6,6 +6,7 @@ command or task starts, and passed down; nothing keeps them as a global.
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,20 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("cluster")
+    @classmethod
+    def _local_or_address(cls, cluster: str) -> str:
+        if cluster != "local" and not re.fullmatch(r"\w+://.+:\d+", cluster):
+            raise ValueError("write 'local' or an address such as tcp://scheduler:8786")
+        return cluster
+
+    @field_validator("worker_memory")
+    @classmethod
+    def _amount_of_memory(cls, amount: str) -> str:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)? ?[kMGT]i?B", amount):
+            raise ValueError("write a number and a unit, such as 512MiB or 2GiB")
+        return amount
 
     @property
     def storage_uri(self) -> str:
@@ -120,5 +135,6 @@ def _read_toml(folder: Path, environment: str) -> dict[str, Any]:
 
 def _expected(error: Any) -> str:
     field = Settings.model_fields.get(str(error["loc"][0]))
-    message = error["msg"][0].lower() + error["msg"][1:]
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     return f"{message} ({field.description})" if field else f"{message}; remove it"

@@ -154,12 +154,15 @@ def load_spec(name: str) -> ModelSpec:
 
     Raises:
         UnknownName: if there is no such model.
-        SpecRefused: if the module has no ``spec``, or a wrong one.
+        SpecRefused: if the module cannot be imported, has no ``spec``, or a wrong one.
     """
     checked_name("model", name)
     if name not in model_names():
         raise UnknownName("model", name, model_names())
-    found = getattr(importlib.import_module(f"models.{name}"), "spec", None)
+    try:
+        found = getattr(importlib.import_module(f"models.{name}"), "spec", None)
+    except (SyntaxError, ImportError, NameError) as error:
+        raise SpecRefused(name, f"models/{name}.py cannot be imported: {error}") from error
     if not isinstance(found, ModelSpec):
         raise SpecRefused(name, f"models/{name}.py must define spec = ModelSpec(...)")
     if found.name != name:

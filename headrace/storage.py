@@ -42,7 +42,13 @@ def read_bytes(uri: str) -> bytes:
 def exists(uri: str) -> bool:
     """True if something is at ``uri``."""
     with _naming("look for", uri):
-        return Path(uri).exists() if is_local(uri) else _filesystem(uri).exists(uri)
+        if not is_local(uri):
+            return bool(_filesystem(uri).exists(uri))
+        try:
+            Path(uri).stat()  # Path.exists() would call a path below a file "not there"
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def list_names(uri: str) -> list[str]:

@@ -8,9 +8,10 @@ import pyarrow as pa
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
+from featurestore.vectors import check_request
 from headrace import storage
 from headrace.bundle import OUTPUT, REFERENCE, read_bundle
-from headrace.errors import UsageError
+from headrace.errors import HeadraceError, UsageError
 from headrace.settings import Settings
 from headrace.spec import Part, load_spec
 from headrace.window import Window
@@ -32,6 +33,17 @@ class NothingLogged(UsageError):
         super().__init__(
             f"the inference log of {endpoint!r} has no request in {window} (by arrival, UTC): "
             "choose a window in which the server was asked, or --source table."
+        )
+
+
+class TrainingSetGone(HeadraceError):
+    """A bundle whose training set is no longer on storage."""
+
+    def __init__(self, uri: str, digest: str) -> None:
+        self.uri, self.digest = uri, digest
+        super().__init__(
+            f"{uri} is gone, which bundle {digest[:12]} was trained on and the report is drawn "
+            "from: restore it, or check without the report (--report false)."
         )
 
 
@@ -97,7 +109,9 @@ def current_rows(settings: Settings, model: str, current: Current) -> pa.Table:
         if not log.num_rows:
             raise NothingLogged(current.endpoint, window)
         return log.select([*predictor.columns, OUTPUT])
-    rows = shards.read_input(settings, shards.input_of(load_spec(model), window))
+    source = shards.input_of(load_spec(model), window)
+    rows = shards.read_input(settings, source)
+    check_request(predictor.plan, rows, source.table)
     matrix = shards.join(settings, rows, predictor)
     return _as_table(predictor.columns, matrix, predictor.predict(matrix))
 
@@ -112,9 +126,11 @@ def reference_rows(settings: Settings, model: str, digest: str) -> pa.Table:
     lineage = predictor.bundle.manifest.lineage
     trained = Window(since=lineage.trained_from, until=lineage.trained_until)
     uri = settings.uri("training_sets", f"{lineage.training_set_sha256}.parquet")
-    table = training_sets.part(
-        training_sets.read_training_set(uri), load_spec(model).label, trained
-    )
+    try:
+        table = training_sets.read_training_set(uri)
+    except FileNotFoundError as error:
+        raise TrainingSetGone(uri, digest) from error
+    table = training_sets.part(table, load_spec(model).label, trained)
     matrix = training_sets.matrix_of(table, predictor.columns)
     return _as_table(predictor.columns, matrix, predictor.predict(matrix))
 

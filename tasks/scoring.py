@@ -14,10 +14,12 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
+from featurestore.vectors import check_request
 from headrace.settings import Settings
 from headrace.spec import Part, load_spec
 from headrace.storage import sha256
 from headrace.window import Window
+from serving.predictor import load_predictor
 from tasks import commit, shards
 from tasks.cluster import cluster
 from tasks.commit import Manifest, ShardRecord
@@ -46,9 +48,15 @@ class BatchPlan(Part):
 def plan_batch(
     settings: Settings, model: str, window: Window, *, digest: str, rows_per_shard: int
 ) -> BatchPlan:
-    """Cut the window into shards. Safe to run twice: it writes nothing."""
+    """Cut the window into shards. Safe to run twice: it writes nothing.
+
+    A bundle that does not prove itself, and rows that do not fit it, are told here, before any
+    worker starts.
+    """
+    predictor = load_predictor(settings.uri("bundles"), digest)
     source = shards.input_of(load_spec(model), window)
     rows = shards.read_input(settings, source)
+    check_request(predictor.plan, rows, source.table)
     planned = shards.plan_shards(rows, digest, rows_per_shard=rows_per_shard)
     run = sha256(" ".join([digest, *(shard.id for shard in planned)]).encode())[:16]
     folder = commit.run_folder(settings.storage_uri, model, run)

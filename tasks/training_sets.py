@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.catalog import load_catalog, plan_for
+from featurestore.columns import check_timestamps
 from featurestore.offline import read_table, table_span
 from featurestore.training_set import join_features
+from featurestore.vectors import check_request
 from headrace import storage
 from headrace.errors import DatesOutsideData, SchemaMismatch, SpecRefused
 from headrace.plan import FeaturePlan
@@ -136,6 +138,7 @@ def _join(
     # Sorted by event timestamp, as the label table is.
     plan = plan_for(load_catalog(settings), spec)
     rows = _labelled_rows(settings, spec, window)
+    check_request(plan, rows, spec.label.table)
     joined = join_features(rows, plan, settings.uri("offline"))
     label = spec.label
     kept = [*label.entity_keys, label.event_timestamp, label.created_timestamp]
@@ -159,6 +162,7 @@ def _labelled_rows(settings: Settings, spec: ModelSpec, window: Window) -> pa.Ta
         since=window.since,
         until=window.until,
     )
+    check_timestamps(label.table, rows.schema, [label.created_timestamp])
     _check_label(spec, rows)
     return part(rows, label, window)
 
@@ -182,7 +186,8 @@ def _check_label(spec: ModelSpec, rows: pa.Table) -> None:
             )
         if len(values) < 2:
             raise SchemaMismatch(
-                name, [f"label {spec.label.column!r} is {values} in every row; widen the window"]
+                name,
+                [f"label {spec.label.column!r} is {values.pop():g} in every row; widen the window"],
             )
 
 

@@ -3,6 +3,7 @@ import inspect
 import pkgutil
 
 import pytest
+from distributed.protocol.pickle import dumps, loads  # as Dask sends it
 
 from headrace.errors import ExitCode, HeadraceError, UnknownName, UsageError
 
@@ -45,3 +46,11 @@ def test_every_error_of_the_project_has_one_root():
                 if ours and not issubclass(kind, HeadraceError):
                     strangers.add(f"{kind.__module__}.{kind.__name__}")
     assert not strangers
+
+
+def test_an_error_crosses_processes_with_its_sentence_and_its_facts():
+    error = UnknownName("model", "flihgt_delay", ["flight_delay"])
+    received = loads(dumps(error))
+    assert type(received) is UnknownName
+    assert str(received) == str(error)
+    assert (received.name, received.known) == ("flihgt_delay", ("flight_delay",))

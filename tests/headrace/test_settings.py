@@ -56,3 +56,16 @@ def test_an_environment_without_a_file_is_refused(tmp_path, monkeypatch):
 def test_the_variables_of_the_server_are_left_to_it(monkeypatch):
     monkeypatch.setenv("HEADRACE_SERVER_PORT", "9000")
     assert isinstance(load_settings().home, Path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("HEADRACE_WORKER_MEMORY", "plenty", "write a number and a unit, such as 512MiB or 2GiB"),
+        ("HEADRACE_CLUSTER", "scheduler", "write 'local' or an address such as tcp://scheduler"),
+    ],
+)
+def test_what_dask_would_stumble_over_is_refused_at_the_start(monkeypatch, variable, value, remedy):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingRefused, match=f"{variable} = '{value}' is refused: {remedy}"):
+        load_settings()
