@@ -33,6 +33,15 @@ def test_our_settings_reach_dask_and_its_workers(tmp_path):
         assert setting("distributed.scheduler.worker-ttl") == "30s"
 
 
+@pytest.mark.slow
+def test_a_cluster_of_ones_own_is_used_by_its_address_and_left_running(tmp_path):
+    with cluster(Settings(home=tmp_path, workers=1)) as own:
+        address = own.scheduler.address
+        with cluster(Settings(home=tmp_path, cluster=address)) as client:
+            assert client.submit(sum, [1, 2], pure=False).result(timeout=30) == 3
+        assert own.submit(sum, [2, 3], pure=False).result(timeout=30) == 5
+
+
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
     with (
         pytest.raises(ClusterUnreachable, match=r"tcp://127\.0\.0\.1:1"),
