@@ -3,7 +3,6 @@ import inspect
 import pkgutil
 
 import pytest
-from distributed.protocol.pickle import dumps, loads  # as Dask sends it
 
 from headrace.errors import ExitCode, HeadraceError, UnknownName, UsageError
 
@@ -49,6 +48,8 @@ def test_every_error_of_the_project_has_one_root():
 
 
 def test_an_error_crosses_processes_with_its_sentence_and_its_facts():
+    from distributed.protocol.pickle import dumps, loads  # as Dask sends it
+
     error = UnknownName("model", "flihgt_delay", ["flight_delay"])
     received = loads(dumps(error))
     assert type(received) is UnknownName

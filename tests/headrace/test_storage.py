@@ -67,5 +67,5 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
 
 def test_a_path_below_a_file_could_not_be_asked_which_is_not_the_same_as_not_there(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageFailed, match="cannot look for .*file/below: Not a directory"):
+    with pytest.raises(StorageFailed, match=r"cannot look for .*file/below: Not a directory"):
         storage.exists(str(tmp_path / "file" / "below"))
