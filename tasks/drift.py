@@ -81,6 +81,7 @@ def draw_report(settings: Settings, model: str, current: Current) -> str:
     """Write Evidently's HTML report and return its address. Safe to run twice: it is replaced."""
     from monitoring.report import render_report
 
+    get_run_logger().info("drawing the report")
     html = render_report(
         reference_rows(settings, model, current.digest),
         current_rows(settings, model, current),

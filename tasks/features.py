@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from prefect.logging import get_run_logger
+
 from featurestore.materialize import ViewMaterialized
 from headrace.settings import Settings
 from tasks.step import step
@@ -21,8 +23,13 @@ def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMate
     from featurestore.materialize import materialize as materialize_views
     from featurestore.offline import table_span
 
+    logger = get_run_logger()
+    logger.info("compiling the feature definitions, where they have changed")
     catalog = load_catalog(settings)
     if until is None:
         root = settings.uri("offline")
         until = max(table_span(root, v.table, v.created_timestamp)[1] for v in catalog.views)
-    return materialize_views(settings, catalog, until=until)
+    written = materialize_views(settings, catalog, until=until)
+    for view in written:
+        logger.info("%s: %s keys written, known until %s", view.view, view.keys_written, view.until)
+    return written

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from prefect.logging import get_run_logger
+
 from headrace import storage
 from headrace.settings import Settings
 from headrace.spec import load_spec
@@ -22,8 +24,11 @@ def write_flights(settings: Settings) -> tuple[str, int]:
 
     root = settings.uri("offline")
     if not storage.exists(f"{root}/flight_schedule.parquet"):
+        get_run_logger().info("writing the tables of a year of flights to %s", root)
         write_tables(root)
-    return root, count_rows(root)
+    rows = count_rows(root)
+    get_run_logger().info("%s rows in %s", f"{rows:,}", root)
+    return root, rows
 
 
 def request_rows(
