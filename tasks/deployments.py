@@ -1,26 +1,30 @@
 """Everything in prefect.yaml on a Prefect server, and when each of it runs next."""
 
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from headrace.errors import HeadraceError, UsageError
 from headrace.spec import Part
 
 WORK_POOL = "headrace"
+_DEPLOY = ("--no-prompt", "deploy", "--all")
 
 
 class NoProjectHere(UsageError):
@@ -51,48 +55,45 @@ class Planned(Part):
 def deploy_all(folder: Path, environment: Mapping[str, str], *, log: Path) -> None:
     """Create the work pool and deploy everything in ``folder/prefect.yaml``. Safe to run twice.
 
-    Runs that were due while nothing worked are forgotten by it: Prefect plans afresh, from now on.
-
     Raises:
         NoProjectHere: if there is no prefect.yaml.
         DeployFailed: if Prefect refuses; its output is in ``log``.
     """
     if not (folder / "prefect.yaml").exists():
         raise NoProjectHere(folder)
-    log.unlink(missing_ok=True)
-    for arguments in (
-        ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"],
-        ["--no-prompt", "deploy", "--all"],
-    ):
-        with log.open("a") as output:
-            done = subprocess.run(
-                [sys.executable, "-m", "prefect", *arguments],
-                cwd=folder,
-                # prefect.yaml's pull step names the project's folder by this variable.
-                env={**environment, "PWD": str(folder)},
-                stdout=output,
-                stderr=output,
-                check=False,
-            )
-        if done.returncode:
-            raise DeployFailed(f"prefect {' '.join(arguments)}", log)
+    _ensure_work_pool(environment["PREFECT_API_URL"])
+    with log.open("w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *_DEPLOY],
+            cwd=folder,
+            # prefect.yaml's pull step names the project's folder by this variable.
+            env={**environment, "PWD": str(folder)},
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
+    if done.returncode:
+        raise DeployFailed(f"prefect {' '.join(_DEPLOY)}", log)
+
+
+def _ensure_work_pool(api_url: str) -> None:
+    from prefect.workers.process import ProcessWorker
+
+    pool = WorkPoolCreate(
+        name=WORK_POOL,
+        type=ProcessWorker.type,
+        base_job_template=ProcessWorker.get_default_base_job_template(),
+    )
+    with _client(api_url) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(pool)
 
 
 def planned(api_url: str) -> tuple[Planned, ...]:
-    """Every deployment of a server: those with a next run first, in order of time."""
-    waiting = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-    )
-    with (
-        temporary_settings({PREFECT_API_URL: api_url}),
-        get_client(sync_client=True) as client,
-    ):
-        deployments = client.read_deployments()
-        # From last to first, so that the first one of a deployment stays.
-        runs = client.read_flow_runs(
-            flow_run_filter=waiting, sort=FlowRunSort.EXPECTED_START_TIME_DESC
-        )
-    first = {run.deployment_id: run.expected_start_time for run in runs if run.auto_scheduled}
+    """Our deployments on a server: those with a next run first, in order of time."""
+    with _client(api_url) as client:
+        deployments, runs = client.read_deployments(), _waiting(client)
+    # From last to first, so that the first one of a deployment stays.
+    first = {run.deployment_id: run.expected_start_time for run in reversed(runs)}
     found = [
         Planned(
             name=deployment.name,
@@ -100,8 +101,26 @@ def planned(api_url: str) -> tuple[Planned, ...]:
             next_run=first.get(deployment.id),
         )
         for deployment in deployments
+        if deployment.work_pool_name == WORK_POOL
     ]
     return tuple(sorted(found, key=lambda one: (str(one.next_run or "never"), one.name)))
+
+
+def forget_missed(api_url: str) -> int:
+    """Make up for missed runs once: drop all but the last of each deployment; return how many.
+
+    A schedule that nobody worked on for a week leaves several overdue runs, and each would do what
+    the last one does.
+    """
+    now = datetime.now(UTC)
+    with _client(api_url) as client:
+        planned_runs = [(run, run.expected_start_time) for run in _waiting(client)]
+        overdue = [run for run, moment in planned_runs if moment and moment <= now]
+        newest = {run.deployment_id: run.id for run in overdue}
+        missed = [run.id for run in overdue if run.id != newest[run.deployment_id]]
+        for run_id in missed:
+            client.delete_flow_run(run_id)
+    return len(missed)
 
 
 def next_runs(api_url: str, *, wait_seconds: float = 0.0) -> list[tuple[str, str]]:
@@ -121,4 +140,23 @@ def next_runs(api_url: str, *, wait_seconds: float = 0.0) -> list[tuple[str, str
 
 
 def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "not planned yet     "
+    if moment is None:
+        return "not planned yet     "
+    overdue = moment < datetime.now(UTC)
+    return "due now             " if overdue else f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+@contextlib.contextmanager
+def _client(api_url: str) -> Iterator[SyncPrefectClient]:
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        yield client
+
+
+def _waiting(client: SyncPrefectClient) -> list[FlowRun]:
+    """The runs that our schedules have made and nobody has begun, in order of time."""
+    scheduled = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
+    runs = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=scheduled)),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+    )
+    return [run for run in runs if run.auto_scheduled and run.work_pool_name == WORK_POOL]

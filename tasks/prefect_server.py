@@ -97,6 +97,7 @@ def up(settings: Settings) -> str:
             background.end(worker.pid)
             worker = None
         if not worker:
+            deployments.forget_missed(api)
             pid = background.start(_WORKER, environment, log=_folder(settings) / "worker.log")
             record(_folder(settings), "worker", Kept(api.removesuffix("/api"), pid))
     return api

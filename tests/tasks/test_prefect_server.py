@@ -20,6 +20,7 @@ def remember(settings, kept):
 
 def test_without_a_server_there_is_none_to_see_or_stop(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert prefect_server.main(["status"]) == 0
     assert "no local Prefect server runs" in capsys.readouterr().out
     assert prefect_server.main(["down"]) == 0
