@@ -1,0 +1,57 @@
+"""kill -9 of Dask workers while they score, by the number of shards that are done."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tasks import commit
+
+
+def workers_of_this_process():
+    """The process ids of our Dask workers, as the system knows them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (process / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if parent == os.getpid() and b"spawn_main" in command:
+            found.append(int(process.name))
+    return found
+
+
+def kill_workers(batch, killing, points, stop):
+    """Kill a worker each time the batch has come to the next point."""
+    for point in points:
+        while batch.progress() < point and not stop.is_set():
+            time.sleep(0.001)
+        while not (workers := workers_of_this_process()) and not stop.is_set():
+            time.sleep(0.001)
+        if stop.is_set():
+            return
+        os.kill(killing.random.choice(workers), signal.SIGKILL)
+        killing.kills += 1
+
+
+@pytest.mark.slow
+def test_workers_killed_at_four_points_cost_time_and_nothing_else(
+    killing, batch, unkilled, monkeypatch
+):
+    points = killing.points(len(batch.planned) - 2, 4)
+    stop = threading.Event()
+    killer = threading.Thread(target=kill_workers, args=(batch, killing, points, stop))
+    killer.start()
+    try:
+        assert batch.world.run("batch_predict", *batch.arguments) == 0
+    finally:
+        stop.set()
+        killer.join()
+    assert killing.kills == 4
+    assert commit.read_manifest(batch.folder) == unkilled
+    assert Counter(batch.read()) == Counter(batch.rows)
