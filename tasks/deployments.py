@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
@@ -41,6 +42,17 @@ class DeployFailed(HeadraceError):
     def __init__(self, command: str, log: Path) -> None:
         self.command, self.log = command, log
         super().__init__(f"`{command}` failed; its output is in {log}.")
+
+
+class PrefectUnreachable(HeadraceError):
+    """A Prefect API that does not answer."""
+
+    def __init__(self, api_url: str) -> None:
+        self.api_url = api_url
+        super().__init__(
+            f"no Prefect server answers at {api_url!r} (PREFECT_API_URL); start it, or unset the "
+            "variable to use a local one."
+        )
 
 
 class Planned(Part):
@@ -148,8 +160,11 @@ def _moment(moment: datetime | None) -> str:
 
 @contextlib.contextmanager
 def _client(api_url: str) -> Iterator[SyncPrefectClient]:
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
-        yield client
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+            yield client
+    except httpx.TransportError as error:
+        raise PrefectUnreachable(api_url) from error
 
 
 def _waiting(client: SyncPrefectClient) -> list[FlowRun]:

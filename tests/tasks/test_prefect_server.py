@@ -91,3 +91,10 @@ def test_a_server_that_cannot_start_names_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(PrefectServerFailed, match=r"server\.log"):
         prefect_server.ensure_server(settings)
+
+
+def test_a_server_of_the_persons_own_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert prefect_server.main(["status"]) == 1
+    assert "no Prefect server answers at 'http://127.0.0.1:1/api'" in capsys.readouterr().err
