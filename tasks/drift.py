@@ -11,11 +11,12 @@ from prefect.logging import get_run_logger
 from featurestore.vectors import check_request
 from headrace import storage
 from headrace.bundle import OUTPUT, REFERENCE, read_bundle
-from headrace.errors import HeadraceError, UsageError
+from headrace.errors import BundleRefused, HeadraceError, UsageError
 from headrace.settings import Settings
 from headrace.spec import Part, load_spec
 from headrace.window import Window
 from monitoring.drift import DriftReport, compare_profiles
+from monitoring.errors import ProfileRefused
 from monitoring.profile import Profile, profile_like
 from serving.predictor import load_predictor
 from tasks import shards, training_sets
@@ -60,7 +61,12 @@ class Current(Part):
 def compare_window(settings: Settings, model: str, current: Current) -> DriftReport:
     """Compare a window with the bundle's reference profile. It writes nothing but its artifact."""
     bundle = read_bundle(settings.uri("bundles"), current.digest)
-    reference = Profile.from_bytes(bundle.files[REFERENCE])
+    try:
+        reference = Profile.from_bytes(bundle.files[REFERENCE])
+    except ProfileRefused as error:
+        raise BundleRefused(
+            current.digest, f"{REFERENCE} is no drift profile: {error.reason}"
+        ) from error
     columns = _columns(current_rows(settings, model, current))
     policy = load_spec(model).drift
     report = compare_profiles(reference, profile_like(reference, columns), policy)
