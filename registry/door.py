@@ -1,6 +1,7 @@
 """The door to MLflow: the one place that opens a client and lets no exception of it out."""
 
 import contextlib
+import fcntl
 import functools
 import logging
 import os
@@ -37,6 +38,12 @@ def connect(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     _check_answers(uri)
+    if uri.startswith(_SQLITE):
+        _create_whole(_sqlite_path(uri))
+    return _open(uri)
+
+
+def _open(uri: str) -> Any:
     from mlflow import MlflowClient
 
     with asking(uri), _quiet(), warnings.catch_warnings():
@@ -45,6 +52,21 @@ def connect(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)  # opens, and migrates, the registry's tables
     return client
+
+
+def _create_whole(path: Path) -> None:
+    """Make a new database under another name, then give it its own: whole, or not at all.
+
+    A process killed among MLflow's migrations leaves tables that no later migration gets past.
+    """
+    with Path(f"{path}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and path.stat().st_size:
+            return
+        unfinished = Path(f"{path}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        _open(f"{_SQLITE}{unfinished}")
+        unfinished.replace(path)
 
 
 @contextlib.contextmanager
@@ -92,8 +114,9 @@ def _check_answers(uri: str) -> None:
     try:
         if uri.startswith(_SQLITE):
             _sqlite_path(uri).parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(_sqlite_path(uri))) as database:
-                database.execute("PRAGMA schema_version")
+            if _sqlite_path(uri).exists():
+                with contextlib.closing(sqlite3.connect(_sqlite_path(uri))) as database:
+                    database.execute("PRAGMA schema_version")
         elif kind in _DATABASE_PORTS:
             address = (parts.hostname or "localhost", parts.port or _DATABASE_PORTS[kind])
             socket.create_connection(address, _ANSWER_WITHIN_SECONDS).close()

@@ -138,7 +138,14 @@ def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path):
         ModelRegistry(f"sqlite:///{tmp_path}/file/registry.db").versions("any")
 
 
-@pytest.mark.parametrize("uri", ["postgresql://me:secret@127.0.0.1:9/db", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me:secret@127.0.0.1:9/db",
+        # MLflow's HTTP client imports all of Feast, where it is installed, before it asks.
+        pytest.param("http://127.0.0.1:9", marks=pytest.mark.soak),
+    ],
+)
 def test_a_server_that_is_down_is_unreachable_and_its_password_is_not_told(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RegistryUnreachable) as caught:
