@@ -26,6 +26,15 @@ def listing(world):
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
+@pytest.fixture(autouse=True)
+def _without_heartbeats():
+    # Prefect ends every flow run by waiting up to a second for its heartbeat thread.
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
 @dataclass
 class Refusal:
     """A command that is refused as it must be."""
