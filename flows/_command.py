@@ -11,7 +11,12 @@ import sys
 from typing import Annotated, Any, TypeVar
 
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    temporary_settings,
+)
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict
 
@@ -134,7 +139,14 @@ def _run_reporting(flow: Any, config: Config, settings: Settings) -> FlowReport:
     api = PREFECT_API_URL.value() or prefect_server.api_url(settings)
     home = settings.home / "prefect"
     be_quiet()
-    with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
+    changed: dict[Any, Any] = {
+        PREFECT_API_URL: api,
+        PREFECT_HOME: home,
+        # Its thread holds up the end of every flow and subflow by up to a second, for events that
+        # only deployments have somebody to act on.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with temporary_settings(changed):
         report: FlowReport = flow(config)
         return report
 

@@ -65,6 +65,7 @@ def train(config: TrainConfig) -> TrainReport:
     """Train a model, test it on later data, and register it if its gates hold."""
     settings = load_settings()
     model = config.model
+    training.ask_registry(settings, model)
     training_set = training.build_training_set(
         settings,
         model,

@@ -21,6 +21,18 @@ from tasks.step import step
 from tasks.training_sets import TrainingSet
 
 
+@step("ask the registry for {model}")
+def ask_registry(settings: Settings, model: str) -> None:
+    """Find out that the registry answers before any work is done for it. It writes nothing.
+
+    Raises:
+        RegistryUnreachable: if it does not.
+    """
+    champion = ModelRegistry(settings.registry_uri).version_by_alias(model, "champion")
+    found = f"version {champion.version} is the champion" if champion else "no champion yet"
+    get_run_logger().info("%s: %s", model, found)
+
+
 @step("build the training set of {model}")
 def build_training_set(
     settings: Settings, model: str, *, since: datetime | None, until: datetime | None
