@@ -152,7 +152,9 @@ class ModelRegistry:
             found = _all_pages(self._client.search_model_versions, wanted)
             aliases = self._aliases(name) if found else {}
             metrics = self._metrics(name, found)
-        versions = [version_of(one, aliases, metrics.get(one.run_id, {})) for one in found]
+        # A version without a digest is one that another process is taking back right now.
+        whole = [one for one in found if DIGEST in one.tags]
+        versions = [version_of(one, aliases, metrics.get(one.run_id, {})) for one in whole]
         return tuple(sorted(versions, key=lambda version: version.version))
 
     def _aliases(self, name: str) -> dict[str, str]:

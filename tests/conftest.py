@@ -37,12 +37,15 @@ telemetry.turn_off()
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One Prefect server for the whole suite, the kept one in a home of its own."""
     from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from tasks import prefect_server
 
     settings = Settings(home=tmp_path_factory.mktemp("prefect-home"))
     os.environ["PREFECT_API_URL"] = prefect_server.ensure_server(settings).api_url
-    yield os.environ["PREFECT_API_URL"]
+    # Prefect has read its settings by now: without this, a flow called directly starts a server.
+    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+        yield os.environ["PREFECT_API_URL"]
     APILogWorker.drain_all()  # the last lines of the last flow, before nobody takes them
     del os.environ["PREFECT_API_URL"]
     prefect_server.stop(settings)

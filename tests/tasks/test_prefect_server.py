@@ -34,7 +34,7 @@ def test_a_server_of_the_persons_own_is_used_and_none_is_started(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_one_server_is_started_for_many_and_comes_back_where_it_was(tmp_path):
+def test_one_server_is_started_for_many_and_again_after_it_was_killed(tmp_path):
     settings = Settings(home=tmp_path)
     with ThreadPoolExecutor(3) as pool:
         kept = set(pool.map(lambda _: prefect_server.ensure_server(settings), range(3)))
@@ -43,12 +43,21 @@ def test_one_server_is_started_for_many_and_comes_back_where_it_was(tmp_path):
         assert prefect_server.kept_server(settings) == server
         os.killpg(server.pid, signal.SIGKILL)
         again = prefect_server.ensure_server(settings)
-        assert again.url == server.url
+        assert prefect_server.kept_server(settings) == again
         assert again.pid != server.pid
     finally:
         assert prefect_server.stop(settings)
     assert prefect_server.kept_server(settings) is None
     assert not {server.pid, again.pid} & background._processes().keys()
+
+
+def test_the_last_address_is_taken_again_where_it_is_free():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert prefect_server._free_port(port) != port
+    assert prefect_server._free_port(port) == port
 
 
 def test_a_record_of_a_process_that_has_ended_is_no_server(tmp_path):
