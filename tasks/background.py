@@ -122,7 +122,7 @@ def _processes() -> dict[int, _Process]:
 
 def _processes_by_ps() -> dict[int, _Process]:
     listed = subprocess.run(
-        ["ps", "-axo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+        ["ps", "-axwwo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
     )
     rows = (line.split(maxsplit=3) for line in listed.stdout.splitlines())
     return {
