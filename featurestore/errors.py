@@ -36,7 +36,7 @@ class DefinitionsRefused(FeatureStoreError, UsageError):
 class FeatureNotMaterialized(FeatureStoreError):
     """A view, or a feature of one, that the online store does not hold."""
 
-    def __init__(self, what: str, path: Path) -> None:
+    def __init__(self, what: str, path: Path | str) -> None:
         self.what, self.path = what, path
         super().__init__(f"{what} is not in the online store {path}; run: {MATERIALIZE}")
 
@@ -79,12 +79,17 @@ class StoredValueBroken(FeatureStoreError):
 
 
 class OnlineStoreFailed(FeatureStoreError):
-    """The online store's file cannot be read or written."""
+    """The online store, a file or a server, cannot be read or written."""
 
-    def __init__(self, action: str, path: Path, reason: object) -> None:
+    def __init__(self, action: str, path: Path | str, reason: object) -> None:
         self.action, self.path, self.reason = action, path, reason
-        super().__init__(
-            f"cannot {action} the online store {path}: {reason}. If it is locked, let the other "
-            "writer finish; if it is damaged, move it away and materialise again; else check its "
-            "permissions and the free space."
-        )
+        super().__init__(f"cannot {action} the online store {path}: {reason}. {_remedy(str(path))}")
+
+
+def _remedy(path: str) -> str:
+    if "://" in path:
+        return "Check that the server runs and that HEADRACE_ONLINE_STORE names it."
+    return (
+        "If it is locked, let the other writer finish; if it is damaged, move it away and "
+        "materialise again; else check its permissions and the free space."
+    )

@@ -4,14 +4,26 @@ Compiled from the Feast definitions when a model is trained and kept in its bund
 batch prediction and the server all follow the same plan, so they cannot disagree.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from headrace.errors import BundleRefused
 from headrace.spec import Part, RequestField
 from headrace.transform import Transform, find_transform
 
 KeyType = Literal["STRING", "INT32", "INT64"]
-ValueType = Literal["FLOAT", "DOUBLE", "INT32", "INT64", "BOOL"]
+NumberType = Literal["FLOAT", "DOUBLE", "INT32", "INT64", "BOOL"]
+# Feast's names. What is no number is read as Python objects and can only feed a transform.
+ObjectType = Literal[
+    "BYTES", "STRING", "UNIX_TIMESTAMP", "ZONED_TIMESTAMP", "UUID", "TIME_UUID", "DECIMAL", "JSON",
+    "BYTES_LIST", "STRING_LIST", "INT32_LIST", "INT64_LIST", "DOUBLE_LIST", "FLOAT_LIST",
+    "BOOL_LIST", "UNIX_TIMESTAMP_LIST", "UUID_LIST", "TIME_UUID_LIST", "DECIMAL_LIST", "JSON_LIST",
+    "BYTES_SET", "STRING_SET", "INT32_SET", "INT64_SET", "DOUBLE_SET", "FLOAT_SET",
+    "BOOL_SET", "UNIX_TIMESTAMP_SET", "UUID_SET", "TIME_UUID_SET", "DECIMAL_SET",
+    "MAP", "MAP_LIST", "SCALAR_MAP", "STRUCT", "STRUCT_LIST", "VALUE_LIST", "VALUE_SET",
+]  # fmt: skip
+ValueType = NumberType | ObjectType
+NUMBERS = frozenset(get_args(NumberType))
+"""The types whose values are columns of float64, and may be inputs of a model."""
 
 
 class JoinKey(Part):
@@ -48,6 +60,11 @@ class ViewRead(Part):
         return tuple(f"{self.view}__{feature.name}" for feature in self.features)
 
     @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Those of ``columns`` that are numbers, and so may be inputs of a model."""
+        return tuple(f"{self.view}__{f.name}" for f in self.features if f.dtype in NUMBERS)
+
+    @property
     def key_names(self) -> tuple[str, ...]:
         """The names of the join keys."""
         return tuple(key.name for key in self.join_keys)
@@ -80,7 +97,7 @@ class FeaturePlan(Part):
     @property
     def columns(self) -> tuple[str, ...]:
         """The model's input columns, in order."""
-        read = tuple(column for view in self.views for column in view.columns)
+        read = tuple(column for view in self.views for column in view.number_columns)
         return read + self.inputs_from_request + tuple(pin.output for pin in self.transforms)
 
     @property

@@ -30,7 +30,11 @@ class Settings(BaseSettings):
     storage: str = Field(
         "", description="folder or fsspec URL of tables, bundles, releases, predictions and logs"
     )
-    online_store: str = Field("", description="SQLite file of the online feature store")
+    online_store: str = Field(
+        "",
+        description="online feature store: a SQLite file, redis://host:port/database, or 'feast' "
+        "for the one that feature_store.yaml names",
+    )
     registry: str = Field("", description="MLflow tracking URI of the model registry")
     cluster: Literal["local"] | str = Field(
         "local", description="'local' for Dask on this machine, or a scheduler's tcp:// address"
@@ -50,6 +54,13 @@ class Settings(BaseSettings):
             raise ValueError("write 'local' or an address such as tcp://scheduler:8786")
         return cluster
 
+    @field_validator("online_store")
+    @classmethod
+    def _known_store(cls, store: str) -> str:
+        if "://" in store and not re.fullmatch(r"rediss?://\S+", store):
+            raise ValueError("write a path, redis://host:port/database, or 'feast'")
+        return store
+
     @field_validator("worker_memory")
     @classmethod
     def _amount_of_memory(cls, amount: str) -> str:
@@ -61,6 +72,13 @@ class Settings(BaseSettings):
     def storage_uri(self) -> str:
         """The root of everything that commands and servers share."""
         return self.storage.rstrip("/") or str(self.home / "storage")
+
+    @property
+    def online_uri(self) -> str:
+        """The online store: the path of a SQLite file, a ``redis://`` URL, or ``feast``."""
+        if self.online_store == "feast" or "://" in self.online_store:
+            return self.online_store
+        return str(self.online_path)
 
     @property
     def online_path(self) -> Path:

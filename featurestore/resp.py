@@ -1,0 +1,100 @@
+"""Talk to Redis over one raw socket: many commands, one round trip.
+
+RESP is the Redis serialization protocol (version 2). Commands are bytes made by the caller, who
+can so prepare them once; replies are parsed by hiredis. redis-py does more and costs ten times as
+much a command, which is what the online read is made of.
+"""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from featurestore.errors import OnlineStoreFailed
+
+_RECEIVE_BYTES = 1 << 16
+
+
+def command(*words: bytes) -> bytes:
+    """One command as bytes: ``command(b"GET", b"key")``."""
+    parts = [b"*%d\r\n" % len(words)]
+    parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+    return b"".join(parts)
+
+
+def shown(url: str) -> str:
+    """The address as errors and reports may show it: without its password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class Connection:
+    """One connection to a Redis server. Not safe to use from two threads at once."""
+
+    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        """Connect, log in and select the database.
+
+        Args:
+            url: ``redis://[[user]:password@]host[:port][/database]``; ``rediss`` for TLS.
+            timeout_seconds: the longest wait for the connection, and for each reply.
+
+        Raises:
+            OnlineStoreFailed: if the server cannot be reached, or refuses.
+        """
+        parts = urlsplit(url)
+        self.place = shown(url)
+        self._reader = hiredis.Reader()
+        with self._naming("reach"):
+            host = parts.hostname or "127.0.0.1"
+            self._socket = socket.create_connection((host, parts.port or 6379), timeout_seconds)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if parts.scheme == "rediss":
+                context = ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=host)
+        greetings = []
+        if parts.password:
+            names = [unquote(parts.username).encode()] if parts.username else []
+            greetings.append(command(b"AUTH", *names, unquote(parts.password).encode()))
+        if database := parts.path.strip("/"):
+            greetings.append(command(b"SELECT", database.encode()))
+        try:
+            self.ask(b"".join(greetings), replies=len(greetings))
+        except OnlineStoreFailed:
+            self.close()
+            raise
+
+    def ask(self, commands: bytes | Sequence[bytes], *, replies: int) -> list[Any]:
+        """Send commands and return that many replies, in order: one round trip.
+
+        After an error the connection must be closed: replies to this call may still be under way.
+
+        Raises:
+            OnlineStoreFailed: if the server does not answer in time, or answers with an error.
+        """
+        with self._naming("ask"):
+            self._socket.sendall(commands if isinstance(commands, bytes) else b"".join(commands))
+            return [self._reply() for _ in range(replies)]
+
+    def close(self) -> None:
+        """Close the connection; it cannot be used afterwards."""
+        self._socket.close()
+
+    def _reply(self) -> Any:
+        while (reply := self._reader.gets()) is False:
+            if not (received := self._socket.recv(_RECEIVE_BYTES)):
+                raise ConnectionResetError("the server has closed the connection")
+            self._reader.feed(received)
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
+
+    @contextlib.contextmanager
+    def _naming(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, hiredis.HiredisError) as error:
+            raise OnlineStoreFailed(action, self.place, error) from error
