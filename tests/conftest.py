@@ -6,6 +6,9 @@ import io
 import json
 import os
 import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -133,3 +136,44 @@ def world(trained_home: Path, world_of: Callable[[Path], World]) -> World:
 def bare_world(sample_home: Path, world_of: Callable[[Path], World]) -> World:
     """A world of the test's own with the sample tables alone."""
     return world_of(sample_home)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of the suite's own, on a free port and without a file; its address."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+    with subprocess.Popen(
+        [*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            _wait_for_port(port, process)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The address of an empty Redis database."""
+    from featurestore import resp
+
+    connection = resp.Connection(redis_server, timeout_seconds=10)
+    connection.ask(resp.command(b"FLUSHALL"), replies=1)
+    connection.close()
+    return redis_server
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        assert process.poll() is None, f"redis-server ended with code {process.returncode}"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"redis-server does not listen on port {port} after 10 seconds")
