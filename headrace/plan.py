@@ -49,7 +49,9 @@ class ViewRead(Part):
     join_keys: tuple[JoinKey, ...]
     """In the order of the entity columns in requests; the store sorts them itself."""
     event_timestamp: str
-    created_timestamp: str
+    """The table's column that says when a value was true."""
+    created_timestamp: str | None
+    """The one that says when it was written; None: a value is known at its event time."""
     ttl_seconds: float | None
     """How old a value may be; None: any age."""
     features: tuple[FeatureRead, ...]
@@ -63,6 +65,16 @@ class ViewRead(Part):
     def number_columns(self) -> tuple[str, ...]:
         """Those of ``columns`` that are numbers, and so may be inputs of a model."""
         return tuple(f"{self.view}__{f.name}" for f in self.features if f.dtype in NUMBERS)
+
+    @property
+    def known_timestamp(self) -> str:
+        """The column that says from when on a value could be known."""
+        return self.created_timestamp or self.event_timestamp
+
+    @property
+    def timestamps(self) -> tuple[str, ...]:
+        """The time columns of the table: event and, if it has one, created."""
+        return tuple(dict.fromkeys((self.event_timestamp, self.known_timestamp)))
 
     @property
     def key_names(self) -> tuple[str, ...]:
