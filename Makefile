@@ -36,7 +36,8 @@ demo: install  ## run the whole loop on a year of real flights (about two minute
 
 test: install  ## run every test but the soaks
 	@echo "==> the tests (under ten minutes on two cores)"
-	@$(RUN) -m pytest -m "not soak"
+	@$(RUN) -m pytest -m "not soak" --numprocesses 2 --dist loadgroup \
+		--no-loadscope-reorder
 
 test-fast: install  ## run the tests that take no more than a few seconds each
 	@$(RUN) -m pytest -m "not soak and not slow"

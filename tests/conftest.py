@@ -36,6 +36,22 @@ _without_settings_of_the_person()
 telemetry.turn_off()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and those of the full year's home, which is dear.
+
+    The slow files come first: then no process is left alone with a long one at the end.
+    """
+    groups = {item: _group(item) for item in items}
+    slow = {group for item, group in groups.items() if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: groups[item] not in slow)
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str:
+    return "demo_home" if "demo_home" in getattr(item, "fixturenames", ()) else str(item.path)
+
+
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One Prefect server for the whole suite, the kept one in a home of its own."""

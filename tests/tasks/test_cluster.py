@@ -42,7 +42,8 @@ def test_a_cluster_of_ones_own_is_used_by_its_address_and_left_running(tmp_path)
         assert own.submit(sum, [2, 3], pure=False).result(timeout=30) == 5
 
 
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(DASK_SETTINGS, "distributed.comm.timeouts.connect", "300ms")
     with (
         pytest.raises(ClusterUnreachable, match=r"tcp://127\.0\.0\.1:1"),
         cluster(Settings(home=tmp_path, cluster="tcp://127.0.0.1:1")),
