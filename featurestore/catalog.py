@@ -10,19 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from featurestore.configuration import CONFIG
+from featurestore.descriptions import Descriptions
 from featurestore.errors import DefinitionsRefused
 from headrace import storage
 from headrace.errors import SpecRefused, UnknownName
-from headrace.plan import FeaturePlan, ViewRead, pin
+from headrace.plan import NUMBERS, FeaturePlan, ViewRead, pin
 from headrace.settings import Settings
 from headrace.spec import ModelSpec, Part
 from headrace.transform import find_transform
 
 REPOSITORY = "featurestore"
 """The package that holds ``feature_store.yaml`` and ``definitions/``."""
-CONFIG = "feature_store.yaml"
 
 
 class ServiceView(Part):
@@ -35,29 +36,64 @@ class ServiceView(Part):
 class Catalog(Part):
     """Everything that the definitions say."""
 
-    format: Literal["headrace-catalog-1"] = "headrace-catalog-1"
+    format: Literal["headrace-catalog-2"] = "headrace-catalog-2"
     project: str
     definitions_sha256: str
     views: tuple[ViewRead, ...]
     services: dict[str, tuple[ServiceView, ...]]
+    on_demand: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The on-demand views that each service lists besides: only Feast computes those."""
+    push_sources: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The views that each push source feeds."""
+    described: Descriptions = Descriptions()
 
 
 def load_catalog(settings: Settings, *, repository: str = REPOSITORY) -> Catalog:
     """Return the catalog of the definitions as they stand now, compiling them if need be.
 
+    When it returns, Feast's registry holds these definitions too.
+
     Raises:
         DefinitionsRefused: if the definitions cannot be used.
     """
-    path = settings.home / "catalog" / f"{definitions_sha256(repository)}.json"
+    digest = definitions_sha256(repository)
+    path = settings.home / "catalog" / f"{digest}.json"
     try:
-        return Catalog.model_validate_json(storage.read_bytes(str(path)))
+        catalog = Catalog.model_validate_json(storage.read_bytes(str(path)))
     except (FileNotFoundError, ValidationError):
-        # Never compiled here, or by a version of Headrace with another format.
-        from featurestore.compile import compile_definitions
+        pass  # never compiled here, or by a version of Headrace with another format
+    else:
+        if _is_applied(settings, digest):
+            return catalog
+    from featurestore.compile import compile_definitions
 
-        catalog = compile_definitions(settings, repository=repository)
+    catalog = compile_definitions(settings, repository=repository)
     storage.write_atomic(str(path), catalog.model_dump_json(indent=1).encode())
     return catalog
+
+
+def mark_applied(settings: Settings, digest: str | None) -> None:
+    """Write down which definitions Feast's registry holds; None: perhaps not all of any."""
+    path = settings.home / "catalog" / "applied"
+    if digest is None:
+        path.unlink(missing_ok=True)
+    else:
+        storage.write_atomic(str(path), _application(settings, digest).encode())
+
+
+def _is_applied(settings: Settings, digest: str) -> bool:
+    # Definitions that are taken back have a catalog already, but Feast's registry has the newer.
+    try:
+        text = storage.read_bytes(str(settings.home / "catalog" / "applied")).decode()
+    except FileNotFoundError:
+        return False
+    return text == _application(settings, digest)
+
+
+def _application(settings: Settings, digest: str) -> str:
+    # Feast's registry also says where tables and online store lie. Hashed: a URL may hold a secret.
+    places = f"{digest}\n{settings.storage_uri}\n{settings.online_uri}"
+    return hashlib.sha256(places.encode()).hexdigest()
 
 
 def definitions_sha256(repository: str = REPOSITORY) -> str:
@@ -81,9 +117,12 @@ def repository_folder(repository: str) -> Path:
 def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
     """Return what a model of this spec reads: the features of its service, transforms pinned.
 
+    Features that are no numbers are read for the transforms: a model's input has none of them.
+
     Raises:
         UnknownName: for a feature service or a transform that is not there.
-        SpecRefused: if the label's entity keys lack a join key of the service.
+        SpecRefused: if the label's entity keys lack a join key of the service, or if what the
+            service gives and what the transforms need do not fit.
     """
     if spec.feature_service not in catalog.services:
         raise UnknownName("feature service", spec.feature_service, catalog.services)
@@ -97,7 +136,9 @@ def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
         inputs_from_request=spec.inputs_from_request,
         transforms=tuple(pin(find_transform(name)) for name in spec.transforms),
     )
-    _check_sources(plan, spec)
+    _check_keys(plan, spec)
+    _check_transforms(plan, spec)
+    _check_objects(catalog, plan, spec)
     return plan
 
 
@@ -107,12 +148,15 @@ def _read_of(catalog: Catalog, part: ServiceView) -> ViewRead:
     return view.model_copy(update={"features": wanted})
 
 
-def _check_sources(plan: FeaturePlan, spec: ModelSpec) -> None:
+def _check_keys(plan: FeaturePlan, spec: ModelSpec) -> None:
     if missing := sorted(set(plan.entity_keys) - set(spec.label.entity_keys)):
         keys = ", ".join(missing)
         raise SpecRefused(
             spec.name, f"feature service {plan.feature_service} needs {keys} in label.entity_keys"
         )
+
+
+def _check_transforms(plan: FeaturePlan, spec: ModelSpec) -> None:
     reads = {column for view in plan.views for column in view.columns}
     request = {field.name for field in plan.request} | {plan.event_timestamp, *plan.entity_keys}
     for transform in plan.transforms:
@@ -122,6 +166,30 @@ def _check_sources(plan: FeaturePlan, spec: ModelSpec) -> None:
                 f"transform {transform.name} needs {', '.join(unknown)}, which is neither a "
                 f"request field nor a feature of {plan.feature_service}",
             )
+    if len(set(plan.columns)) < len(plan.columns):
+        twice = sorted({c for c in plan.columns if plan.columns.count(c) > 1})
+        raise SpecRefused(
+            spec.name, f"two inputs are called {', '.join(twice)}; rename the transform"
+        )
+
+
+def _check_objects(catalog: Catalog, plan: FeaturePlan, spec: ModelSpec) -> None:
+    if only_feast := catalog.on_demand.get(plan.feature_service):
+        raise SpecRefused(
+            spec.name,
+            f"feature service {plan.feature_service} lists {', '.join(only_feast)}, an on-demand "
+            "view, which only Feast computes; write it as a transform in "
+            "featurestore/transforms/ and name that in transforms",
+        )
+    taken = {name for transform in plan.transforms for name in transform.inputs}
+    for view in plan.views:
+        for column, feature in zip(view.columns, view.features, strict=True):
+            if feature.dtype not in NUMBERS and column not in taken:
+                raise SpecRefused(
+                    spec.name,
+                    f"{column} is {feature.dtype}, no number, and no transform takes it; write a "
+                    f"transform of it, or a feature service without it",
+                )
 
 
 def _read(path: Path) -> bytes:

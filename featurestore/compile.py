@@ -1,4 +1,4 @@
-"""Compile the Feast definitions into a ``Catalog``. Feast is imported here and in the plug-in only.
+"""Compile the Feast definitions into a ``Catalog``; the door to Feast itself.
 
 The definitions are ordinary modules of Feast objects; applying them also writes Feast's own
 registry and online tables, so Feast's tools see the same features as Headrace.
@@ -9,24 +9,27 @@ import pkgutil
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from featurestore.catalog import (
-    CONFIG,
     REPOSITORY,
     Catalog,
-    ServiceView,
     definitions_sha256,
+    load_catalog,
+    mark_applied,
     repository_folder,
 )
+from featurestore.configuration import CONFIG, feast_configuration
 from featurestore.errors import DefinitionsRefused, OnlineStoreFailed
-from featurestore.offline import SUFFIX
-from headrace.plan import FeatureRead, JoinKey, ViewRead
+from featurestore.feast_objects import descriptions, file_source, service_views, view_read
 from headrace.settings import Settings
 
-_LOSES_ROWS = ("file", "dask", "feast.infra.offline_stores.dask.DaskOfflineStore", None)
-_KEY_TYPES = ("STRING", "INT32", "INT64")
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+_REFUSED = ("StreamFeatureView", "BatchFeatureView", "LabelView")
 
 
 def compile_definitions(settings: Settings, *, repository: str = REPOSITORY) -> Catalog:
@@ -44,105 +47,51 @@ def compile_definitions(settings: Settings, *, repository: str = REPOSITORY) -> 
         OnlineStoreFailed: if Feast cannot make its online tables.
     """
     digest = definitions_sha256(repository)
-    configuration = _configuration(settings, repository)
+    configuration = feast_configuration(settings, repository_folder(repository))
+    mark_applied(settings, None)  # until Feast's registry is whole again
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast warns about its own dependencies
         objects = _definitions(repository)
-        _apply(settings, configuration, objects)
-        entities = {e.name: e for e in objects if type(e).__name__ == "Entity"}
-        views = [o for o in objects if type(o).__name__ == "FeatureView"]
-        services = [o for o in objects if type(o).__name__ == "FeatureService"]
-        return Catalog(
+        entities = _named(objects, "Entity")
+        views = _named(objects, "FeatureView")
+        services = _named(objects, "FeatureService")
+        on_demand = tuple(_named(objects, "OnDemandFeatureView"))
+        reads = {name: view_read(view, entities) for name, view in views.items()}
+        _place_sources(settings, views.values())
+        _apply(settings, _store(configuration, repository), objects)
+        catalog = Catalog(
             project=configuration["project"],
             definitions_sha256=digest,
-            views=tuple(view_read(view, entities) for view in views),
-            services={service.name: _service_views(service) for service in services},
+            views=tuple(reads.values()),
+            services={n: service_views(s, reads, on_demand) for n, s in services.items()},
+            on_demand={n: names for n, s in services.items() if (names := _listed(s, on_demand))},
+            push_sources=_push_sources(views),
+            described=descriptions(entities, views, services),
         )
+    mark_applied(settings, digest)
+    return catalog
 
 
-def view_read(view: Any, entities: dict[str, Any]) -> ViewRead:
-    """A Feast feature view as the read that Headrace makes of it.
+def feast_store(settings: Settings, *, repository: str = REPOSITORY) -> "FeatureStore":
+    """Return Feast's own store with the definitions as they stand now, applied if need be.
 
     Raises:
-        DefinitionsRefused: if the view uses what Headrace does not have.
+        DefinitionsRefused: if the definitions cannot be used.
     """
-    source = view.batch_source
-    if not source.created_timestamp_column or source.field_mapping:
-        raise DefinitionsRefused(
-            view.name, "its source must name a created_timestamp_column and map no fields"
-        )
-    ttl = view.ttl.total_seconds() if view.ttl else 0.0
-    return ViewRead(
-        view=view.name,
-        table=source.path.rsplit("/", 1)[-1].removesuffix(SUFFIX),
-        join_keys=tuple(_join_key(view.name, entities[name]) for name in view.entities),
-        event_timestamp=source.timestamp_field,
-        created_timestamp=source.created_timestamp_column,
-        ttl_seconds=ttl or None,  # Feast's zero means no limit
-        features=tuple(_feature(view.name, feature) for feature in view.features),
-    )
+    load_catalog(settings, repository=repository)
+    return _store(feast_configuration(settings, repository_folder(repository)), repository)
 
 
-def _join_key(view: str, entity: Any) -> JoinKey:
-    dtype = entity.value_type.name
-    if dtype not in _KEY_TYPES:
-        raise DefinitionsRefused(
-            f"{view}.{entity.join_key}", f"type {dtype} is no key; use {', '.join(_KEY_TYPES)}"
-        )
-    return JoinKey(name=entity.join_key, dtype=dtype)
+def _store(configuration: dict[str, Any], repository: str) -> "FeatureStore":
+    from feast import FeatureStore, RepoConfig
+    from feast.errors import FeastError
 
-
-def _feature(view: str, field: Any) -> FeatureRead:
-    dtype = field.dtype.to_value_type().name
-    if dtype not in ("FLOAT", "DOUBLE", "INT32", "INT64", "BOOL"):
-        raise DefinitionsRefused(
-            f"{view}.{field.name}", f"type {dtype} is no number; use Float64, Int64 or Bool"
-        )
-    return FeatureRead(name=field.name, dtype=dtype)
-
-
-def _service_views(service: Any) -> tuple[ServiceView, ...]:
-    for projection in service.feature_view_projections:
-        if projection.name_alias or projection.join_key_map:
-            raise DefinitionsRefused(
-                service.name, f"{projection.name} is renamed; use the view under its own name"
-            )
-    return tuple(
-        ServiceView(view=p.name, features=tuple(feature.name for feature in p.features))
-        for p in service.feature_view_projections
-    )
-
-
-def _configuration(settings: Settings, repository: str) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    path = repository_folder(repository) / CONFIG
     try:
-        found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise DefinitionsRefused(str(path), f"it is not YAML: {error}") from error
-    _check_configuration(str(path), found)
-    found["registry"] = str(settings.home / "feature_registry.db")
-    found["online_store"] = {"type": "sqlite", "path": str(settings.online_path)}
-    return dict(found)
-
-
-def _check_configuration(path: str, found: Any) -> None:
-    if not isinstance(found, dict) or not isinstance(found.get("project"), str):
-        raise DefinitionsRefused(path, "it must name a project")
-    offline = found.get("offline_store")
-    kind = offline.get("type") if isinstance(offline, dict) else offline
-    if kind in _LOSES_ROWS:
-        raise DefinitionsRefused(
-            path,
-            f"offline_store {kind or 'left out'} means Feast's dask store, which loses rows; "
-            "write type: featurestore.feast_plugin.HeadraceOfflineStore",
-        )
-    online = found.get("online_store") or {}
-    if (online.get("type") if isinstance(online, dict) else online) != "sqlite":
-        raise DefinitionsRefused(path, "online_store must be of type sqlite")
-    if found.get("entity_key_serialization_version", 3) != 3:
-        raise DefinitionsRefused(path, "entity_key_serialization_version must be 3")
+        config = RepoConfig(**configuration)
+        config.repo_path = repository_folder(repository)  # a relative path counts from there
+        return FeatureStore(config=config)
+    except (FeastError, ValueError) as error:
+        raise DefinitionsRefused(CONFIG, error) from error
 
 
 def _definitions(repository: str) -> list[Any]:
@@ -151,7 +100,7 @@ def _definitions(repository: str) -> list[Any]:
     A process that lives long may have imported an older version: it must not be compiled under the
     hash of the files as they are now.
     """
-    from feast import Entity, FeatureService, FeatureView
+    from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
 
     package = f"{repository}.definitions"
     for name in [n for n in sys.modules if n == package or n.startswith(package + ".")]:
@@ -161,16 +110,20 @@ def _definitions(repository: str) -> list[Any]:
     names = sorted(module.name for module in pkgutil.walk_packages(folder, package + "."))
     found = [o for name in names for o in vars(importlib.import_module(name)).values()]
     for other in found:
-        if type(other).__name__ in ("OnDemandFeatureView", "StreamFeatureView", "BatchFeatureView"):
+        if type(other).__name__ in _REFUSED:
             raise DefinitionsRefused(
                 other.name,
                 f"it is a {type(other).__name__}; write a FeatureView, and what is computed at "
                 "request time as a transform in featurestore/transforms/",
             )
-    kinds = (Entity, FeatureView, FeatureService)
+    kinds = (Entity, FeatureView, FeatureService, OnDemandFeatureView)
     objects = list({id(o): o for o in found if isinstance(o, kinds)}.values())
     _refuse_doubles(objects)
     return objects
+
+
+def _named(objects: Iterable[Any], kind: str) -> dict[str, Any]:
+    return {o.name: o for o in objects if type(o).__name__ == kind}
 
 
 def _refuse_doubles(objects: Iterable[Any]) -> None:
@@ -182,28 +135,39 @@ def _refuse_doubles(objects: Iterable[Any]) -> None:
         seen.add(name)
 
 
-def _apply(settings: Settings, configuration: dict[str, Any], objects: list[Any]) -> None:
-    from feast import FeatureStore, RepoConfig
+def _listed(service: Any, on_demand: Sequence[str]) -> tuple[str, ...]:
+    return tuple(p.name for p in service.feature_view_projections if p.name in on_demand)
+
+
+def _push_sources(views: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, view in views.items():
+        if view.stream_source is not None:
+            source = view.stream_source.name
+            found[source] = (*found.get(source, ()), name)
+    return found
+
+
+def _place_sources(settings: Settings, views: Iterable[Any]) -> None:
+    # Definitions say "offline/x.parquet"; where that lies is a setting, maybe another machine. Two
+    # views may share a source, which must be placed once.
+    sources = {id(source): source for source in map(file_source, views)}
+    for source in sources.values():
+        if not source.file_options.uri.startswith("offline/"):
+            raise DefinitionsRefused(source.name, "its path must start with offline/")
+        uri = settings.uri(source.file_options.uri)
+        source.file_options.uri = uri if "://" in uri else str(Path(uri).absolute())
+
+
+def _apply(settings: Settings, store: "FeatureStore", objects: list[Any]) -> None:
     from feast.errors import FeastError
 
     settings.online_path.parent.mkdir(parents=True, exist_ok=True)
     settings.home.mkdir(parents=True, exist_ok=True)
-    for view in objects:
-        if type(view).__name__ == "FeatureView":
-            _place_source(settings, view)
     try:
-        FeatureStore(config=RepoConfig(**configuration)).apply(objects)
+        # Nothing is deleted: an older model may still read a view that is no longer defined.
+        store.apply(objects)
     except (FeastError, ValueError) as error:
         raise DefinitionsRefused(CONFIG, error) from error
     except sqlite3.Error as error:
         raise OnlineStoreFailed("make Feast's tables in", settings.online_path, error) from error
-
-
-def _place_source(settings: Settings, view: Any) -> None:
-    # Definitions say "offline/x.parquet"; where that lies is a setting, maybe another machine.
-    options = getattr(view.batch_source, "file_options", None)
-    if options is None or not options.uri.startswith("offline/"):
-        raise DefinitionsRefused(
-            view.name, f"its source must be FileSource(path='offline/<table>{SUFFIX}')"
-        )
-    options.uri = settings.uri(options.uri)

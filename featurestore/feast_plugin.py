@@ -16,8 +16,8 @@ from feast.infra.offline_stores.offline_store import (  # noqa: TID253 - only Fe
 from feast.repo_config import FeastConfigBaseModel  # noqa: TID253
 
 from featurestore.columns import TIMESTAMP
-from featurestore.compile import view_read
 from featurestore.errors import MATERIALIZE, DefinitionsRefused
+from featurestore.feast_objects import view_read
 from featurestore.offline import read_table
 from featurestore.pit import point_in_time_join
 from headrace.plan import ViewRead

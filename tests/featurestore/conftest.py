@@ -109,8 +109,9 @@ entity_key_serialization_version: 3
 _DEFINITIONS = """\
 from datetime import timedelta
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Bool, Float32, Float64, Int64
+import feast
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast.types import Bool, Float32, Float64, Int64
 
 origin = Entity(name="airport", join_keys=["origin"], value_type=ValueType.STRING)
 gate = Entity(name="gate", join_keys=["gate"], value_type=ValueType.INT64)

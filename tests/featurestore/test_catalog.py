@@ -85,7 +85,36 @@ def test_a_transform_whose_input_nobody_gives_is_refused(catalog):
 def test_a_catalog_file_of_another_format_is_compiled_anew(tiny_repository, at_home):
     package = tiny_repository()
     first = load_catalog(at_home, repository=package)
-    (path,) = (at_home.home / "catalog").iterdir()
+    (path,) = (at_home.home / "catalog").glob("*.json")
     path.write_text('{"format": "older"}')
     assert load_catalog(at_home, repository=package) == first
     assert Catalog.model_validate_json(path.read_bytes()) == first
+
+
+def test_what_is_no_number_must_feed_a_transform(catalog):
+    words = (FeatureRead(name="sign", dtype="STRING"), FeatureRead(name="x", dtype="DOUBLE"))
+    gates = catalog.views[0].model_copy(update={"view": "planes", "features": words})
+    services = {"one": (ServiceView(view="planes", features=("sign", "x")),)}
+    worded = catalog.model_copy(update={"views": (gates,), "services": services})
+    with pytest.raises(SpecRefused, match="planes__sign is STRING, no number, and no transform"):
+        plan_for(worded, spec())
+
+
+def test_a_service_with_an_on_demand_view_is_feasts_alone(catalog):
+    feasts = catalog.model_copy(update={"on_demand": {"one": ("doubled",)}})
+    with pytest.raises(SpecRefused, match="lists doubled, an on-demand view, which only Feast"):
+        plan_for(feasts, spec())
+
+
+def test_two_inputs_of_one_name_are_refused(catalog):
+    departure = RequestField(name="scheduled_departure", dtype="timestamp", description="UTC")
+    weekday = RequestField(name="scheduled_weekday", description="0 to 6")
+    with pytest.raises(SpecRefused, match="two inputs are called scheduled_weekday"):
+        plan_for(
+            catalog,
+            spec(
+                transforms=("flights.scheduled_weekday",),
+                request=(departure, weekday),
+                inputs_from_request=("scheduled_weekday",),
+            ),
+        )

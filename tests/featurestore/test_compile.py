@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from featurestore.catalog import ServiceView, definitions_sha256, load_catalog
-from featurestore.compile import compile_definitions
+from featurestore.compile import compile_definitions, feast_store
 from featurestore.errors import DefinitionsRefused
 from headrace.plan import FeatureRead, JoinKey
 
@@ -80,7 +80,6 @@ def test_changed_definitions_are_compiled_anew_in_the_same_process(
         ("featurestore.feast_plugin.HeadraceOfflineStore", "dask", "dask store, which loses rows"),
         ("featurestore.feast_plugin.HeadraceOfflineStore", "file", "dask store, which loses rows"),
         ("offline_store:", "other:", "offline_store left out means"),
-        ("sqlite", "redis", "online_store must be of type sqlite"),
         ("version: 3", "version: 2", "entity_key_serialization_version must be 3"),
         ("project: tiny", "name: tiny", "must name a project"),
         ("project: tiny", "project: [", "it is not YAML"),
@@ -101,9 +100,13 @@ def test_a_configuration_that_cannot_be_used_is_refused(
     ("edit", "sentence"),
     [
         (("ValueType.INT64", "ValueType.BYTES"), "type BYTES is no key"),
-        (('created_timestamp_column="created_timestamp",', ""), "created_timestamp_column"),
         (("offline/{table}", "/data/{table}"), "path='offline/<table>.parquet'"),
-        (("dtype=Float32", "dtype=Array(Float32)"), "type FLOAT_LIST is no number"),
+        (("offline/{table}", "offline/2013/{table}"), "path='offline/<table>.parquet'"),
+        (("offline/{table}", "/offline/{table}"), "its path must start with offline/"),
+        (("dtype=Float32", "dtype=feast.types.PdfBytes"), "type PDF_BYTES is not kept"),
+        (('Field(name="open"', 'Field(name="event_timestamp"'), "time column of its source"),
+        (("entities=[origin],", ""), "hourly: it has no entity"),
+        (("ttl=timedelta(0),", 'ttl=timedelta(0), version="v2",'), "second view, such as gates_v2"),
         (("features=[hourly,", 'features=[hourly.with_name("h"),'), "hourly is renamed"),
     ],
 )
@@ -133,3 +136,70 @@ def test_a_transformation_in_feast_is_refused(tiny_repository, at_home):
 def test_a_package_that_is_not_there_is_refused():
     with pytest.raises(DefinitionsRefused, match="there is no such package"):
         definitions_sha256("nowhere_at_all")
+
+
+_MORE = """
+import pandas as pd
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, String
+
+named = FeatureView(
+    name="named",
+    description="What people say of a gate.",
+    owner="ground",
+    tags={"pii": "no"},
+    entities=[gate],
+    schema=[
+        Field(name="sign", dtype=String, description="words"),
+        Field(name="v", dtype=Array(Int64)),
+    ],
+    source=PushSource(
+        name="signs",
+        batch_source=FileSource(path="offline/named.parquet", timestamp_field="at"),
+    ),
+)
+named_v2 = FeatureView(
+    name="named_v2",
+    entities=[gate],
+    schema=[Field(name="v", dtype=Array(Int64))],
+    source=named.stream_source,
+)
+
+
+@on_demand_feature_view(sources=[hourly], schema=[Field(name="double", dtype=Float64)])
+def doubled(inputs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"double": inputs["x"] * 2})
+
+
+spoken = FeatureService(name="spoken", features=[named, hourly, doubled], owner="ground")
+"""
+
+
+def test_a_push_source_other_types_and_words_about_them_are_compiled(tiny_repository, at_home):
+    catalog = compile_definitions(at_home, repository=tiny_repository(more=_MORE))
+    named = next(view for view in catalog.views if view.view == "named")
+    assert (named.table, named.event_timestamp, named.created_timestamp) == ("named", "at", None)
+    assert (named.known_timestamp, named.timestamps) == ("at", ("at",))
+    assert [feature.dtype for feature in named.features] == ["STRING", "INT64_LIST"]
+    assert named.number_columns == ()
+    assert catalog.push_sources == {"signs": ("named", "named_v2")}
+    assert catalog.on_demand == {"spoken": ("doubled",)}
+    said = catalog.described.views["named"]
+    assert (said.description, said.owner) == ("What people say of a gate.", "ground")
+    assert (said.tags, said.features["sign"].description) == ({"pii": "no"}, "words")
+    assert catalog.described.entities["airport"].join_key == "origin"
+
+
+def test_definitions_that_are_taken_back_are_applied_to_feast_again(
+    tiny_repository, at_home, tmp_path
+):
+    package = tiny_repository()
+    path = tmp_path / package / "definitions" / "views.py"
+    older = path.read_text()
+    first = load_catalog(at_home, repository=package)
+    path.write_text(older.replace("minutes=60", "minutes=120"))
+    load_catalog(at_home, repository=package)
+    path.write_text(older)
+    assert load_catalog(at_home, repository=package) == first
+    store = feast_store(at_home, repository=package)
+    assert store.get_feature_view("hourly").ttl.total_seconds() == 3600
