@@ -1,7 +1,10 @@
-"""Read the offline store: one Parquet file a table, in a folder or at any fsspec URL.
+"""Read the offline store: Parquet files in a folder or at any fsspec URL.
 
-Tables are sorted by their event timestamp, so a time window reads only the row groups that touch
-it. Page checksums are verified while reading.
+A table is one file, ``<root>/<table>.parquet``, and the rows that were pushed since, in part files
+``<root>/<table>.pushed/*.parquet`` (``featurestore.parts`` writes them). Everything here sees them
+as one table: first the file's rows, then the parts' in the order of their names. Each file is
+sorted by its event timestamp, so a time window reads only the row groups that touch it. Page
+checksums are verified while reading.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ from headrace import storage
 from headrace.errors import DatesOutsideData, SchemaMismatch, StorageFailed, UnknownName
 
 SUFFIX = ".parquet"
+PUSHED = ".pushed"
 _BATCH_ROWS = 1 << 20
 
 
@@ -32,7 +36,7 @@ def read_table(
     until: datetime | None = None,
     empty_ok: bool = False,
 ) -> pa.Table:
-    """Return the rows of ``table`` with ``since <= timestamp < until``, in the file's order.
+    """Return the rows of ``table`` with ``since <= timestamp < until``, in the table's order.
 
     Args:
         root_uri: folder or fsspec URL with the tables.
@@ -45,7 +49,8 @@ def read_table(
 
     Raises:
         UnknownName: if there is no such table.
-        SchemaMismatch: if columns are missing, or ``timestamp`` is no UTC timestamp.
+        SchemaMismatch: if columns are missing, ``timestamp`` is no UTC timestamp, or a pushed part
+            has other columns than the table.
         DatesOutsideData: if the window has no rows.
         TimeWithoutZone: if ``since`` or ``until`` has no time zone.
         StorageFailed: if the file cannot be read or is damaged.
@@ -58,7 +63,7 @@ def read_table(
         where = _window(timestamp, since, until)
     elif since is not None or until is not None:
         raise SchemaMismatch(table, ["a window needs the name of the timestamp column it bounds"])
-    with _naming_damage(root_uri, table):
+    with _naming_damage(f"{root_uri}/{table}{SUFFIX}"):
         found = source.to_table(columns=list(columns) if columns else None, filter=where)
     if not found.num_rows and not empty_ok and timestamp is not None:
         raise _no_rows(root_uri, table, timestamp, since, until)
@@ -68,14 +73,14 @@ def read_table(
 def scan_table(
     root_uri: str, table: str, *, columns: Sequence[str], where: pc.Expression
 ) -> Iterator[pa.Table]:
-    """Yield the rows that fit ``where``, in the file's order, about a million at a time.
+    """Yield the rows that fit ``where``, in the table's order, about a million at a time.
 
     Raises:
         UnknownName, SchemaMismatch, StorageFailed: as ``read_table``.
     """
     source = _open(root_uri, table)
     check_columns(table, source.schema, columns)
-    with _naming_damage(root_uri, table):
+    with _naming_damage(f"{root_uri}/{table}{SUFFIX}"):
         held: list[pa.RecordBatch] = []
         for batch in source.to_batches(columns=list(columns), filter=where):
             held.append(batch)
@@ -95,10 +100,15 @@ def table_span(root_uri: str, table: str, timestamp: str) -> tuple[datetime, dat
     """
     source = _open(root_uri, table)
     check_timestamps(table, source.schema, [timestamp])
-    with _naming_damage(root_uri, table):
-        file = pq.ParquetFile(source.files[0], filesystem=source.filesystem)
-        with file:
-            return _span(file, table, timestamp)
+    spans = []
+    with _naming_damage(f"{root_uri}/{table}{SUFFIX}"):
+        for path in source.files:
+            with pq.ParquetFile(path, filesystem=source.filesystem) as file:
+                if file.metadata.num_rows:
+                    spans.append(_span(file, table, timestamp))
+    if not spans:
+        raise SchemaMismatch(table, ["it has no rows"])
+    return min(first for first, _ in spans), max(last for _, last in spans)
 
 
 def count_rows(root_uri: str) -> int:
@@ -110,15 +120,61 @@ def count_rows(root_uri: str) -> int:
     total = 0
     for table in table_names(root_uri):
         source = _open(root_uri, table)
-        with _naming_damage(root_uri, table):
+        with _naming_damage(f"{root_uri}/{table}{SUFFIX}"):
             total += source.count_rows()
     return total
 
 
+def table_schema(root_uri: str, table: str) -> pa.Schema:
+    """The columns of a table, from one file's footer.
+
+    Raises:
+        UnknownName, StorageFailed: as ``read_table``.
+    """
+    first = table_uris(root_uri, table)[0]
+    path, filesystem = _place(first)
+    with _naming_damage(first):
+        return pq.read_schema(path, filesystem=filesystem)
+
+
+def table_uris(root_uri: str, table: str) -> list[str]:
+    """The files that make up a table, in its order: its own, then the pushed parts by name.
+
+    A table without parts costs the one listing that also tells whether it is there.
+
+    Raises:
+        UnknownName: if there is no such table.
+    """
+    names = storage.list_names(root_uri)
+    uris = [f"{root_uri}/{table}{SUFFIX}"] if f"{table}{SUFFIX}" in names else []
+    if f"{table}{PUSHED}" in names:
+        folder = f"{root_uri}/{table}{PUSHED}"
+        parts = storage.list_names(folder)
+        uris += [f"{folder}/{name}" for name in parts if name.endswith(SUFFIX)]
+    if not uris:
+        remedy = f"Tables lie in {root_uri}; HEADRACE_STORAGE names another place."
+        raise UnknownName("table", table, _names_of_tables(names), remedy=remedy)
+    return uris
+
+
 def table_names(root_uri: str) -> list[str]:
     """The names of the tables at ``root_uri``, sorted."""
-    names = storage.list_names(root_uri)
-    return [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)]
+    return _names_of_tables(storage.list_names(root_uri))
+
+
+def check_same_columns(name: str, have: pa.Schema, wanted: pa.Schema) -> None:
+    """Raise ``SchemaMismatch`` unless both have the same columns and types, in any order."""
+    check_columns(name, have, wanted.names)
+    types = {column.name: column.type for column in wanted}
+    problems = [
+        f"column {column.name} is {column.type}, but must be {types[column.name]}"
+        if column.name in types
+        else f"column {column.name} is not in the table"
+        for column in have
+        if column.type != types.get(column.name)
+    ]
+    if problems:
+        raise SchemaMismatch(name, problems)
 
 
 def utc(moment: datetime) -> datetime:
@@ -129,17 +185,24 @@ def utc(moment: datetime) -> datetime:
 
 
 def _open(root_uri: str, table: str) -> Any:
-    uri = f"{root_uri}/{table}{SUFFIX}"
-    if not storage.exists(uri):
-        remedy = f"Tables lie in {root_uri}; HEADRACE_STORAGE names another place."
-        raise UnknownName("table", table, table_names(root_uri), remedy=remedy)
+    uris = table_uris(root_uri, table)
     import pyarrow.dataset as ds  # it brings pandas with it: half a second for every --help
 
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     format_ = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    path, filesystem = _place(uri)
-    with _naming_damage(root_uri, table):
-        return ds.dataset(path, format=format_, filesystem=filesystem)
+    placed = [_place(uri) for uri in uris]
+    with _naming_damage(f"{root_uri}/{table}{SUFFIX}"):
+        source = ds.dataset([path for path, _ in placed], format=format_, filesystem=placed[0][1])
+        if len(uris) > 1:
+            _check_parts(source, uris)
+        return source
+
+
+def _check_parts(source: Any, uris: list[str]) -> None:
+    # A dataset takes the first file's columns for all, and fills with null what a file lacks.
+    for uri, fragment in zip(uris, source.get_fragments(), strict=True):
+        with _naming_damage(uri):
+            check_same_columns(uri, fragment.physical_schema, source.schema)
 
 
 def _place(uri: str) -> tuple[str, Any]:
@@ -154,11 +217,11 @@ def _place(uri: str) -> tuple[str, Any]:
 
 
 @contextlib.contextmanager
-def _naming_damage(root_uri: str, table: str) -> Iterator[None]:
+def _naming_damage(uri: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise StorageFailed("read", f"{root_uri}/{table}{SUFFIX}", error) from error
+        raise StorageFailed("read", uri, error) from error
 
 
 def _window(timestamp: str, since: datetime | None, until: datetime | None) -> Any:
@@ -168,6 +231,11 @@ def _window(timestamp: str, since: datetime | None, until: datetime | None) -> A
             part = bound(pc.field(timestamp), pa.scalar(utc(moment), TIMESTAMP))
             where = part if where is None else where & part
     return where
+
+
+def _names_of_tables(names: list[str]) -> list[str]:
+    found = {n.removesuffix(s) for n in names for s in (SUFFIX, PUSHED) if n.endswith(s)}
+    return sorted(found)
 
 
 def _no_rows(
@@ -181,8 +249,6 @@ def _span(file: pq.ParquetFile, table: str, timestamp: str) -> tuple[datetime, d
     index = file.schema_arrow.names.index(timestamp)
     groups = [file.metadata.row_group(g).column(index) for g in range(file.num_row_groups)]
     statistics = [g.statistics for g in groups if g.statistics and g.statistics.has_min_max]
-    if file.metadata.num_rows == 0:
-        raise SchemaMismatch(table, ["it has no rows"])
     if len(statistics) < len(groups):
         raise SchemaMismatch(table, [f"{timestamp} has no statistics; write it with Headrace"])
     return min(s.min for s in statistics), max(s.max for s in statistics)

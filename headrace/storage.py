@@ -58,6 +58,7 @@ def list_names(uri: str) -> list[str]:
             names = [p.name for p in Path(uri).iterdir()] if Path(uri).is_dir() else []
             return sorted(name for name in names if not name.startswith(_TEMPORARY))
         filesystem = _filesystem(uri)
+        filesystem.invalidate_cache()  # others write here too, and a listing is asked to know it
         if not filesystem.exists(uri):
             return []
         return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in filesystem.ls(uri, detail=False))
