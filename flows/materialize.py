@@ -18,6 +18,9 @@ class MaterializeConfig(FlowConfig):
     until: Day | None = Field(
         None, description="only what was known before this day (UTC); all there is if left out"
     )
+    replace: bool = Field(
+        False, description="rebuild a changed view even if a model that an endpoint runs reads it"
+    )
 
 
 class MaterializeReport(FlowReport):
@@ -37,7 +40,7 @@ def materialize(config: MaterializeConfig) -> MaterializeReport:
     """Bring the latest feature values into the online store."""
     settings = load_settings()
     until = midnight(config.until) if config.until else None
-    written = features.materialize(settings, until=until)
+    written = features.materialize(settings, until=until, replace=config.replace)
     return MaterializeReport(
         online_store=str(settings.online_path),
         keys_written={view.view: view.keys_written for view in written},

@@ -92,16 +92,7 @@ def read_bundle(root: str, digest: str) -> Bundle:
     Raises:
         BundleRefused: if it is not there, or a file is changed, missing or added.
     """
-    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise BundleRefused(digest, "its digest is not 64 hexadecimal digits")
-    folder = f"{root}/{digest}"
-    document = _read(folder, MANIFEST, digest)
-    if storage.sha256(document) != digest:
-        raise BundleRefused(digest, f"{MANIFEST} was changed")
-    try:
-        manifest = BundleManifest.model_validate_json(document)
-    except ValidationError as error:
-        raise BundleRefused(digest, f"{MANIFEST} is of another format: {error}") from error
+    manifest, folder = read_manifest(root, digest), f"{root}/{digest}"
     if added := set(storage.list_names(folder)) - {MANIFEST, *FILES}:
         raise BundleRefused(digest, f"files were added: {', '.join(sorted(added))}")
     files = {name: _read(folder, name, digest) for name in FILES}
@@ -109,6 +100,23 @@ def read_bundle(root: str, digest: str) -> Bundle:
         if storage.sha256(data) != manifest.files.get(name):
             raise BundleRefused(digest, f"{name} was changed")
     return Bundle(digest, manifest, files)
+
+
+def read_manifest(root: str, digest: str) -> BundleManifest:
+    """Return what ``bundle.json`` says, without a look at the other files.
+
+    Raises:
+        BundleRefused: if it is not there, or is not what the digest says.
+    """
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise BundleRefused(digest, "its digest is not 64 hexadecimal digits")
+    document = _read(f"{root}/{digest}", MANIFEST, digest)
+    if storage.sha256(document) != digest:
+        raise BundleRefused(digest, f"{MANIFEST} was changed")
+    try:
+        return BundleManifest.model_validate_json(document)
+    except ValidationError as error:
+        raise BundleRefused(digest, f"{MANIFEST} is of another format: {error}") from error
 
 
 def arrow_bytes(table: pa.Table) -> bytes:

@@ -4,6 +4,7 @@ Compiled from the Feast definitions when a model is trained and kept in its bund
 batch prediction and the server all follow the same plan, so they cannot disagree.
 """
 
+import hashlib
 from typing import Literal, get_args
 
 from headrace.errors import BundleRefused
@@ -111,6 +112,16 @@ class FeaturePlan(Part):
         """The model's input columns, in order."""
         read = tuple(column for view in self.views for column in view.number_columns)
         return read + self.inputs_from_request + tuple(pin.output for pin in self.transforms)
+
+    @property
+    def reads_sha256(self) -> str:
+        """The hash of exactly what is read: views, tables, keys, features, types and TTLs.
+
+        ``definitions_sha256`` changes with every definition; this one only with those that matter
+        to this model.
+        """
+        parts = [self.project, *(view.model_dump_json() for view in self.views)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def entity_keys(self) -> tuple[str, ...]:

@@ -6,11 +6,14 @@ from prefect.logging import get_run_logger
 
 from featurestore.materialize import ViewMaterialized
 from headrace.settings import Settings
+from tasks import readers
 from tasks.step import step
 
 
 @step("materialize feature views")
-def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMaterialized, ...]:
+def materialize(
+    settings: Settings, *, until: datetime | None, replace: bool = False
+) -> tuple[ViewMaterialized, ...]:
     """Bring every feature view's latest values into the online store.
 
     Safe to run twice: each view's watermark moves in the transaction that writes its rows.
@@ -18,6 +21,10 @@ def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMate
     Args:
         settings: where the stores are.
         until: only what was known before this moment; None for everything there is.
+        replace: rebuild changed views even under a model that an endpoint runs.
+
+    Raises:
+        ReadByLiveModel: if a view that a running model reads has changed, unless ``replace``.
     """
     from featurestore.catalog import load_catalog
     from featurestore.materialize import materialize as materialize_views
@@ -26,9 +33,11 @@ def materialize(settings: Settings, *, until: datetime | None) -> tuple[ViewMate
     logger = get_run_logger()
     logger.info("compiling the feature definitions, where they have changed")
     catalog = load_catalog(settings)
+    if not replace:
+        readers.check_nothing_lost(settings, catalog)
     if until is None:
         root = settings.uri("offline")
-        until = max(table_span(root, v.table, v.created_timestamp)[1] for v in catalog.views)
+        until = max(table_span(root, v.table, v.known_timestamp)[1] for v in catalog.views)
     written = materialize_views(settings, catalog, until=until)
     for view in written:
         logger.info("%s: %s keys written, known until %s", view.view, view.keys_written, view.until)

@@ -114,6 +114,7 @@ def register(settings: Settings, model: str, digest: str) -> ModelVersion:
         tags={
             "feature_service": manifest.plan.feature_service,
             "definitions_sha256": manifest.plan.definitions_sha256,
+            "reads_sha256": manifest.plan.reads_sha256,
             **{name: str(value) for name, value in lineage.model_dump().items()},
         },
     )
