@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import SettingRefused, UnknownName
@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     )
     workers: int = Field(2, ge=1, le=256, description="Dask worker processes of a local cluster")
     worker_memory: str = Field("2GiB", description="memory limit of one local Dask worker")
+    alert_webhook: SecretStr = Field(
+        SecretStr(""), description="http(s):// URL that alerts are posted to; nowhere if empty"
+    )
 
     @field_validator("home")
     @classmethod
@@ -60,6 +63,13 @@ class Settings(BaseSettings):
         if "://" in store and not re.fullmatch(r"rediss?://\S+", store):
             raise ValueError("write a path, redis://host:port/database, or 'feast'")
         return store
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _http(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not re.fullmatch(r"https?://\S+", url.get_secret_value()):
+            raise ValueError("write a URL that starts with https:// or http://")
+        return url
 
     @field_validator("worker_memory")
     @classmethod

@@ -5,6 +5,7 @@ MonitoringError               base of this room
 ├── ColumnsMissing            a window without columns that the reference has
 ├── EmptyWindow               a window without rows
 ├── EdgesDiffer               two profiles that were not counted on the same edges
+├── LimitRefused              a tag of a feature view that is no limit (UsageError)
 ├── NothingToDraw             a report of columns none of which can be drawn
 ├── ProfileRefused            bytes that are no profile
 ├── RowsDiffer                arrays that must be parallel, and are not
@@ -63,6 +64,16 @@ class EdgesDiffer(MonitoringError):
         super().__init__(
             f"profiles differ in the columns or bins of {', '.join(self.columns)}: "
             "count both with profile_like() on one reference."
+        )
+
+
+class LimitRefused(MonitoringError, UsageError):
+    """A tag of a feature view that is no limit."""
+
+    def __init__(self, view: str, tag: str, value: str, expected: str) -> None:
+        self.view, self.tag, self.value, self.expected = view, tag, value, expected
+        super().__init__(
+            f"feature view {view!r} has the tag {tag} = {value!r}: write {expected}, or 'off'."
         )
 
 
