@@ -7,7 +7,8 @@ FeatureStoreError                  base of the room (exit code 1)
 ├── TimeWithoutZone                a moment that does not say its time zone (exit 2)
 ├── EntityKeyRefused               a key that does not have its entity's type (exit 2)
 ├── StoredValueBroken              bytes in the online store that are not what they must be
-└── OnlineStoreFailed              the online store's file cannot be read or written
+├── OnlineStoreFailed              the online store, a file or a server, cannot be used
+└── ViewReplaced                   a view was written anew meanwhile, by another definition or run
 
 A missing table is ``UnknownName``, a window without rows ``DatesOutsideData``, and missing columns
 or wrong types are ``SchemaMismatch``: these belong to ``headrace.errors``.
@@ -84,6 +85,17 @@ class OnlineStoreFailed(FeatureStoreError):
     def __init__(self, action: str, path: Path | str, reason: object) -> None:
         self.action, self.path, self.reason = action, path, reason
         super().__init__(f"cannot {action} the online store {path}: {reason}. {_remedy(str(path))}")
+
+
+class ViewReplaced(FeatureStoreError):
+    """A view that another process has begun to write from the start."""
+
+    def __init__(self, view: str, place: Path | str) -> None:
+        self.view, self.place = view, place
+        super().__init__(
+            f"feature view {view} in the online store {place} is being written from the start by "
+            f"another run, or has another definition there; run again: {MATERIALIZE}"
+        )
 
 
 def _remedy(path: str) -> str:

@@ -4,6 +4,7 @@ Every store keeps one small record a view beside the rows, so that a reader know
 mean without asking Feast's registry, and a materialisation knows where to go on.
 """
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import pyarrow as pa
@@ -11,6 +12,20 @@ from pydantic import BaseModel, ConfigDict
 
 from featurestore.packed import tag_of
 from headrace.plan import ViewRead
+
+
+class Progress(BaseModel):
+    """How far a materialisation has come that has not ended: what a resumed one can skip."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    """Hash of what the run materialises: window, definition, source files. Another run starts over.
+    """
+    entities: int
+    """So many entities are done, in the order of their keys."""
+    keys_written: int
+    """So many of them changed."""
 
 
 class StoredView(BaseModel):
@@ -24,9 +39,19 @@ class StoredView(BaseModel):
     """Counts how often the view has been written from the start."""
     until_us: int | None = None
     """The watermark, microseconds since 1970 in UTC: everything known by then is there. None: the
-    view has only been pushed to."""
+    view has only been pushed to, or ``loading``."""
     loading: bool = False
-    """True while the first materialisation has not ended: entities may still be missing."""
+    """True while the view is being written from the start: entities may still be missing."""
+    replaced: tuple[str, ...] = ()
+    """While ``loading``: features of earlier generations, which old rows may still have."""
+    newest_event_us: int | None = None
+    """The latest event time among all rows materialised in this generation."""
+    rows_read: int = 0
+    """Rows of the offline table that the last materialisation found new."""
+    keys_written: int = 0
+    """Entities whose values the last materialisation changed."""
+    progress: Progress | None = None
+    """Of a materialisation that has not ended, or was killed."""
 
     @property
     def tag(self) -> bytes:
@@ -47,17 +72,46 @@ class OnlineStore(Protocol):
 
     One rule orders all writes, materialised or pushed: a row replaces what is there unless that has
     a later event time, or the same and a later created time. A row is written as a whole.
+
+    All methods raise ``OnlineStoreFailed``, naming the place, where the store cannot be used.
     """
+
+    place: str
+    """What reports and errors call the store: a path, or a URL without its password."""
 
     def views(self) -> dict[str, StoredView]:
         """The record of every view there, by name."""
 
-    def write(self, stored: StoredView, rows: pa.Table) -> int:
-        """Write rows of a view, one an entity; how many were not older than what was there.
+    def put_view(self, stored: StoredView) -> bool:
+        """Write a view's record, unless what is there is ahead of it; whether it was written.
+
+        Ahead is: a later generation, the same generation of another definition, or a later
+        watermark of the same one.
+        """
+
+    def write(self, stored: StoredView, rows: pa.Table, *, then: StoredView | None = None) -> int:
+        """Write rows of a view; how many entities they changed (not older than what was there).
 
         Args:
             stored: the view's record; must be there already.
-            rows: join keys (none null), event and created timestamps and all features of the view.
+            rows: one an entity: join keys (none null), event and created timestamps and all
+                features of the view.
+            then: the record to put once the rows are there; in one transaction with them where the
+                store has transactions. Rows without it can be written again and do no harm.
+
+        Raises:
+            ViewReplaced: if the store has another generation of the view by now.
+            SchemaMismatch: if a column is missing, a key or time is null, or a value does not fit.
+        """
+
+    def anew(self, stored: StoredView) -> AbstractContextManager[None]:
+        """Write a view from the start: what is not written inside is gone at the end.
+
+        In SQLite readers see the old rows until the end. In Redis rows are replaced one by one, and
+        those of earlier generations, which their tag tells, are removed at the end.
+
+        Args:
+            stored: the record to begin with, ``loading`` and of a new generation.
         """
 
     def close(self) -> None:

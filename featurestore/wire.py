@@ -19,13 +19,13 @@ NULL = b""
 """A null feature value: a ``Value`` message with no field set."""
 
 # Feast's ValueType numbers, and struct formats of what follows the length.
-_KEY_TYPES: dict[KeyType, tuple[int, str]] = {
+KEY_TYPES: dict[KeyType, tuple[int, str]] = {
     "STRING": (2, ""),
     "INT32": (3, "<i"),
     "INT64": (4, "<q"),
 }
 # Tag of each field of the Value message: field number * 8 + protobuf's wire type.
-_TAGS: dict[str, int] = {
+TAGS: dict[str, int] = {
     "STRING": 0x12,
     "INT32": 0x18,
     "INT64": 0x20,
@@ -45,7 +45,8 @@ class EntityKeyWriter:
         self._order = sorted(range(len(join_keys)), key=lambda i: join_keys[i].name)
         self._keys = [join_keys[i] for i in self._order]
         names = b"".join(_sized(2, key.name.encode()) for key in self._keys)
-        self._head = struct.pack("<I", len(join_keys)) + names
+        self.head = struct.pack("<I", len(join_keys)) + names
+        """What every key of these entities begins with: the names of the join keys."""
 
     def write(self, values: Sequence[Any]) -> bytes | None:
         """The key of ``values``, in the order of the join keys; None if one of them is null.
@@ -53,7 +54,7 @@ class EntityKeyWriter:
         Raises:
             EntityKeyRefused: if a value is not of its key's type, or too large for it.
         """
-        parts = [self._head]
+        parts = [self.head]
         for position, key in zip(self._order, self._keys, strict=True):
             value = values[position]
             if value is None:
@@ -97,7 +98,7 @@ def decode_numbers(values: Sequence[bytes], dtype: ValueType, feature: str) -> n
     """
     if dtype in _FIXED:
         return _decode_fixed(values, dtype, feature)
-    tag = _TAGS[dtype]
+    tag = TAGS[dtype]
     return np.array([_decode_integer(v, tag, dtype, feature) for v in values], dtype=np.float64)
 
 
@@ -109,7 +110,7 @@ def decode_string(value: bytes, feature: str) -> str | None:
     """
     if value == NULL:
         return None
-    length, start = _read_varint(value, 1) if value[0] == _TAGS["STRING"] else (-1, 0)
+    length, start = _read_varint(value, 1) if value[0] == TAGS["STRING"] else (-1, 0)
     if length != len(value) - start:
         raise StoredValueBroken(feature, "STRING", value)
     try:
@@ -123,7 +124,7 @@ def _sized(kind: int, data: bytes) -> bytes:
 
 
 def _key_value(key: JoinKey, value: Any) -> bytes:
-    kind, layout = _KEY_TYPES[key.dtype]
+    kind, layout = KEY_TYPES[key.dtype]
     try:
         return _sized(kind, struct.pack(layout, value) if layout else value.encode())
     except (struct.error, AttributeError, UnicodeEncodeError) as error:
@@ -133,14 +134,14 @@ def _key_value(key: JoinKey, value: Any) -> bytes:
 def _encode_fixed(values: np.ndarray, dtype: str) -> list[bytes]:
     kind = _FIXED[dtype]
     packed = np.empty(len(values), dtype=np.dtype([("tag", "u1"), ("value", kind)]))
-    packed["tag"] = _TAGS[dtype]
+    packed["tag"] = TAGS[dtype]
     packed["value"] = values
     data, size = packed.tobytes(), packed.itemsize
     return [data[i : i + size] for i in range(0, len(data), size)]
 
 
 def _encode_integers(values: np.ndarray, dtype: str) -> list[bytes]:
-    tag = bytes([_TAGS[dtype]])
+    tag = bytes([TAGS[dtype]])
     return [tag + _varint(int(v)) for v in values]
 
 
@@ -151,9 +152,9 @@ def _decode_fixed(values: Sequence[bytes], dtype: ValueType, feature: str) -> np
     data = b"".join([v or null for v in values])
     if len(data) == packed.itemsize * len(values):
         rows = np.frombuffer(data, dtype=packed)
-        if (rows["tag"] == _TAGS[dtype]).all():
+        if (rows["tag"] == TAGS[dtype]).all():
             return rows["value"].astype(np.float64)
-    raise StoredValueBroken(feature, dtype, _first_broken(values, packed.itemsize, _TAGS[dtype]))
+    raise StoredValueBroken(feature, dtype, _first_broken(values, packed.itemsize, TAGS[dtype]))
 
 
 def _first_broken(values: Iterable[bytes], size: int, tag: int) -> bytes:
