@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
-LOOP = ["materialize", "train", "deploy", "batch_predict", "check_drift", "retrain"]
+LOOP = [
+    "materialize",
+    "check_features",
+    "train",
+    "deploy",
+    "batch_predict",
+    "check_drift",
+    "retrain",
+    "features",
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -17,7 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 LOCKED = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", LOCK, flags=re.MULTILINE))
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-FLOW_FILES = {p.stem for p in (ROOT / "flows").glob("*.py") if not p.stem.startswith("_")}
+PLAIN_COMMANDS = {"features"}  # reads and prints; there is nothing to schedule
+FLOW_FILES = {
+    p.stem for p in (ROOT / "flows").glob("*.py") if not p.stem.startswith("_")
+} - PLAIN_COMMANDS
 
 
 def requirements(extra: str) -> list[Requirement]:
