@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import SchemaMismatch
-from headrace.plan import FeatureRead
+from headrace.plan import NUMBERS, FeatureRead
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _FEATURE_TYPES = {
@@ -57,9 +57,19 @@ def numbers(table: pa.Table, name: str, column: str) -> np.ndarray:
 
 
 def feature_column(table: pa.Table, name: str, feature: FeatureRead) -> pa.ChunkedArray:
-    """A feature's column in the type that its view declares, so both stores hold the same value."""
+    """A feature's column in the type that its view declares, so both stores hold the same value.
+
+    Columns that are no numbers come as they are; one of a dictionary comes as its values.
+
+    Raises:
+        SchemaMismatch: if the column is missing, or its numbers do not fit the feature's type.
+    """
     check_columns(name, table.schema, [feature.name])
-    column, wanted = table[feature.name], _FEATURE_TYPES[feature.dtype]
+    column = table[feature.name]
+    if feature.dtype not in NUMBERS:
+        encoded = pa.types.is_dictionary(column.type)
+        return column.cast(column.type.value_type) if encoded else column
+    wanted = _FEATURE_TYPES[feature.dtype]
     if pa.types.is_boolean(wanted) != pa.types.is_boolean(column.type) or _is_text(column.type):
         raise SchemaMismatch(name, [f"{feature.name} is {column.type}, but must be {wanted}"])
     try:

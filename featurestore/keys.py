@@ -1,7 +1,10 @@
-"""Entity keys of two tables as small integers: equal keys have equal numbers.
+"""Entities as small integers: equal keys have equal numbers.
 
-Strings are compared once, in Arrow's hash tables, and never again.
+Strings are compared once, in Arrow's hash tables, and never again. Each table's key column is
+hashed for itself; what the two tables then have to agree on are the few distinct values.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,65 +17,121 @@ from headrace.plan import JoinKey, ViewRead
 _ARROW = {"STRING": pa.string(), "INT32": pa.int32(), "INT64": pa.int64()}
 
 
-def encode_keys(rows: pa.Table, values: pa.Table, read: ViewRead) -> tuple[np.ndarray, np.ndarray]:
-    """Number the entities of ``values`` from 0 and return the numbers of both tables' rows.
+class RowKeys:
+    """The key columns of a table of rows, each hashed once for all the views that use it."""
 
-    Returns:
-        Two int64 arrays, shapes (rows,) and (values,). -1 stands for a null in any key, and for an
-        entity of ``rows`` that ``values`` does not have.
+    def __init__(self, rows: pa.Table, name: str = "rows") -> None:
+        self._rows, self._name = rows, name
+        self._hashed: dict[JoinKey, pa.DictionaryArray] = {}
 
-    Raises:
-        SchemaMismatch: if a key is missing, or cannot be what its entity's type says.
-    """
-    codes = [_codes(rows, values, read, key) for key in read.join_keys]
-    of_rows, of_values, _ = codes[0]
-    for row_codes, value_codes, more in codes[1:]:
-        of_rows, of_values = _renumber(
-            _combine(of_rows, row_codes, more), _combine(of_values, value_codes, more)
-        )
-    return of_rows, of_values
+    def __len__(self) -> int:
+        return int(self._rows.num_rows)
+
+    def hashed(self, key: JoinKey) -> pa.DictionaryArray:
+        """The key's column: its distinct values and, for each row, which of them it has.
+
+        Raises:
+            SchemaMismatch: if the key is missing, or cannot be what its entity's type says.
+        """
+        if key not in self._hashed:
+            self._hashed[key] = _hashed(self._rows, self._name, key)
+        return self._hashed[key]
+
+    def are_null(self, keys: tuple[JoinKey, ...]) -> np.ndarray:
+        """Whether any of these keys is null, bool, shape (rows,)."""
+        null = np.zeros(len(self), dtype=bool)
+        for key in keys:
+            indices = self.hashed(key).indices
+            if indices.null_count:
+                null |= indices.is_null().to_numpy(zero_copy_only=False)
+        return null
 
 
-def _codes(
-    rows: pa.Table, values: pa.Table, read: ViewRead, key: JoinKey
-) -> tuple[np.ndarray, np.ndarray, int]:
-    known = _typed(values, read.table, key)
-    distinct = known.unique().drop_null()
-    row_codes = _positions(_typed(rows, "rows", key), distinct)
-    return row_codes, _positions(known, distinct), len(distinct)
+@dataclass(frozen=True)
+class EntityNumbers:
+    """The entities of a view's values, numbered from 0 in the order in which they first appear."""
+
+    keys: tuple[JoinKey, ...]
+    distinct: tuple[pa.Array, ...]
+    """The distinct values of each key."""
+    pairs: tuple[pa.Array, ...]
+    """int64, one for each key after the first: the pairs of (number so far, value) that exist."""
+    entities: int
+
+    @classmethod
+    def of(cls, values: pa.Table, read: ViewRead) -> tuple["EntityNumbers", np.ndarray]:
+        """Number the entities of ``values``; return also the number of each value.
+
+        Returns:
+            The numbering, and int32, shape (values,): -1 stands for a null in any key.
+
+        Raises:
+            SchemaMismatch: if a key is missing, or cannot be what its entity's type says.
+        """
+        hashed = RowKeys(values, read.table)
+        columns = [hashed.hashed(key) for key in read.join_keys]
+        distinct = tuple(column.dictionary for column in columns)
+        if not columns:  # a view without entities: all values belong to one
+            return cls((), (), (), 1), np.zeros(values.num_rows, dtype=np.int32)
+        numbers, pairs = _numbers(columns[0].indices), []
+        for column in columns[1:]:
+            paired = _paired(numbers, _numbers(column.indices), len(column.dictionary))
+            found = paired.dictionary_encode()
+            numbers, pairs = _numbers(found.indices), [*pairs, found.dictionary]
+        entities = len(pairs[-1]) if pairs else len(distinct[0])
+        return cls(read.join_keys, distinct, tuple(pairs), entities), numbers
+
+    def of_rows(self, rows: RowKeys) -> np.ndarray:
+        """The entity of each row, int32: -1 for a null key, and for one that has no values."""
+        if not self.keys:
+            return np.zeros(len(rows), dtype=np.int32)
+        found = [
+            _translated(rows.hashed(key), known)
+            for key, known in zip(self.keys, self.distinct, strict=True)
+        ]
+        numbers = found[0]
+        for more, known, pairs in zip(found[1:], self.distinct[1:], self.pairs, strict=True):
+            paired = _paired(numbers, more, len(known))
+            numbers = _numbers(pc.index_in(paired, value_set=pairs, skip_nulls=True))
+        return numbers
 
 
-def _typed(table: pa.Table, name: str, key: JoinKey) -> pa.ChunkedArray:
+def _hashed(table: pa.Table, name: str, key: JoinKey) -> pa.DictionaryArray:
     check_columns(name, table.schema, [key.name])
     column, wanted = table[key.name], _ARROW[key.dtype]
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     same_kind = pa.types.is_integer if pa.types.is_integer(wanted) else _is_text
-    if not same_kind(column.type) and not pa.types.is_null(column.type):
-        raise SchemaMismatch(name, [f"key {key.name} is {column.type}, but must be {wanted}"])
+    if not same_kind(kind) and not pa.types.is_null(kind):
+        raise SchemaMismatch(name, [f"key {key.name} is {kind}, but must be {wanted}"])
     try:
-        return column.cast(wanted)
+        # A dictionary may name a value twice, so it is hashed like any other column.
+        encoded = column.cast(wanted).dictionary_encode().unify_dictionaries().combine_chunks()
     except pa.ArrowInvalid as error:
         raise SchemaMismatch(name, [f"key {key.name} does not fit {wanted}: {error}"]) from error
+    if isinstance(encoded, pa.ChunkedArray):  # a table without chunks has nothing to combine
+        return pa.array([], pa.dictionary(pa.int32(), wanted))
+    return encoded
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _positions(column: pa.ChunkedArray, distinct: pa.Array) -> np.ndarray:
-    found = pc.fill_null(pc.index_in(column, value_set=distinct), -1)
-    return np.asarray(found).astype(np.int64)
+def _numbers(indices: pa.Array) -> np.ndarray:
+    if indices.null_count:
+        indices = indices.fill_null(-1)
+    return indices.to_numpy()
 
 
-def _combine(so_far: np.ndarray, codes: np.ndarray, width: int) -> np.ndarray:
-    return np.where((so_far < 0) | (codes < 0), -1, so_far * width + codes)
+def _translated(column: pa.DictionaryArray, known: pa.Array) -> np.ndarray:
+    """The place in ``known`` of each row's value; -1: it is null, or not there."""
+    places = _numbers(pc.index_in(column.dictionary, value_set=known))
+    # One more place, at the end, for the -1 of a null.
+    return np.append(places, np.int32(-1))[_numbers(column.indices)]
 
 
-def _renumber(of_rows: np.ndarray, of_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Dense again after each key: the product of two numbers of rows always fits 64 bits.
-    distinct, values = np.unique(of_values, return_inverse=True)
-    nulls = int(len(distinct) > 0 and distinct[0] < 0)
-    rows = np.searchsorted(distinct, of_rows)
-    known = (of_rows >= 0) & (np.append(distinct, -1)[rows] == of_rows)
-    return np.where(known, rows - nulls, -1), values - nulls
+def _paired(so_far: np.ndarray, codes: np.ndarray, width: int) -> pa.Array:
+    # Both are numbers of rows, so their product fits 64 bits.
+    pairs = so_far.astype(np.int64) * width + codes
+    unknown = (so_far < 0) | (codes < 0)
+    return pa.array(pairs, mask=unknown if unknown.any() else None)

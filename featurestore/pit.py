@@ -1,9 +1,12 @@
 """The point-in-time join: for each row the latest value that was known at the row's time.
 
 One row comes out for each row that goes in, in the same order: nothing is dropped, doubled or
-reordered. All work is done on whole columns with NumPy; strings never leave Arrow.
+reordered. All work is done on whole columns; strings never leave Arrow.
+
+``featurestore.history`` finds the values, ``featurestore.keys`` says which entity a row is of.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,9 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.columns import feature_column, floats, microseconds
-from featurestore.freshness import ReadStatus, known_at, oldest_age
-from featurestore.keys import encode_keys
-from headrace.plan import FeatureRead, ViewRead
+from featurestore.freshness import ReadStatus, oldest_age
+from featurestore.history import History
+from featurestore.keys import EntityNumbers, RowKeys
+from headrace.plan import NUMBERS, ViewRead
+
+Column = np.ndarray | pa.Array
+"""A joined feature: float64 with NaN for none where it is a number, else an Arrow column."""
 
 
 class NullReason(IntEnum):
@@ -25,14 +32,16 @@ class NullReason(IntEnum):
     FUTURE = ReadStatus.FUTURE
     WRITTEN_LATE = 4
     """A value was true by the time, but none had been written by then."""
+    NULL_KEY = 5
+    """The row does not say which entity it is about."""
 
 
 @dataclass(frozen=True)
 class JoinedView:
     """The values of one view for each row."""
 
-    columns: dict[str, np.ndarray]
-    """``<view>__<feature>``: float64, shape (rows,); NaN where there is none."""
+    columns: dict[str, Column]
+    """``<view>__<feature>``, shape (rows,)."""
     event_times: np.ndarray
     """datetime64[us], shape (rows,): the event time of the value used; NaT where there is none."""
     reasons: np.ndarray
@@ -47,7 +56,8 @@ def point_in_time_join(
     Of the values of the row's entity with ``event <= t`` and ``created <= t`` the one with the
     latest event time is taken; of equal event times the one created last; of those the one that
     stands last in ``values``. It is used if its age is at most the TTL. A value written late never
-    hides an older one that was written in time. A null key has no value.
+    hides an older one that was written in time. A null key has no value. A view without a created
+    column is known at its event times.
 
     Args:
         rows: has the join keys and ``timestamp``, in any order, with any duplicates.
@@ -59,24 +69,7 @@ def point_in_time_join(
         SchemaMismatch: if a column is missing or has the wrong type, or a timestamp is null.
     """
     at = microseconds(rows, "rows", timestamp)
-    event = microseconds(values, read.table, read.event_timestamp)
-    created = microseconds(values, read.table, read.created_timestamp)
-    row_keys, value_keys = encode_keys(rows, values, read)
-    history = _History.of(value_keys, event, created)
-    found = history.latest(row_keys, at)
-    fresh = found >= 0
-    fresh[fresh] = at[fresh] - event[found[fresh]] <= oldest_age(read)
-    reasons = history.why_none(row_keys, at)
-    reasons[found >= 0] = NullReason.EXPIRED
-    reasons[fresh] = NullReason.PRESENT
-    return JoinedView(
-        columns={
-            column: _take(values, read.table, feature, found, fresh)
-            for column, feature in zip(read.columns, read.features, strict=True)
-        },
-        event_times=_event_times(event, found, fresh),
-        reasons=reasons,
-    )
+    return ViewValues.of(values, read).join(RowKeys(rows), at)
 
 
 def latest_values(values: pa.Table, read: ViewRead) -> np.ndarray:
@@ -84,72 +77,103 @@ def latest_values(values: pa.Table, read: ViewRead) -> np.ndarray:
 
     Latest by event time, then created time, then position: the same order as in the join.
     """
-    event = microseconds(values, read.table, read.event_timestamp)
-    created = microseconds(values, read.table, read.created_timestamp)
-    _, keys = encode_keys(values.slice(0, 0), values, read)
-    order = np.lexsort((created, event, keys))
-    last = np.append(keys[order][1:] != keys[order][:-1], True)[: len(order)]
-    last &= keys[order] >= 0
-    return np.sort(order[last])
+    return _history(values, read, EntityNumbers.of(values, read)[1]).last
 
 
 @dataclass(frozen=True)
-class _History:
-    """The values of a view, ordered for binary search.
+class ViewValues:
+    """A view's table, ordered once, to be joined to any number of tables of rows."""
 
-    Each value has a ``slot``: its key and the rank of the moment it became known, as one integer.
-    """
-
-    moments: np.ndarray  # int64, sorted and unique: all moments at which a value became known
-    slots: np.ndarray  # int64, sorted, shape (values,)
-    keys: np.ndarray  # int64, shape (values,): the key of each slot
-    newest: np.ndarray  # int64, shape (values,): position of the newest value known by the slot
-    first_event: np.ndarray  # int64, shape (keys,): the earliest event time of each key
+    read: ViewRead
+    numbers: EntityNumbers
+    history: History
+    columns: Mapping[str, Column]
 
     @classmethod
-    def of(cls, keys: np.ndarray, event: np.ndarray, created: np.ndarray) -> "_History":
-        usable = np.flatnonzero(keys >= 0)
-        # By key, then from the oldest to the newest value; lexsort is stable, so the last wins.
-        by_age = usable[np.lexsort((created[usable], event[usable], keys[usable]))]
-        known = known_at(event, created)[by_age]
-        moments, ranks = np.unique(known, return_inverse=True)
-        slots = keys[by_age] * (len(moments) + 1) + ranks + 1
-        # In order of becoming known, the newest so far is a running maximum of the rank by age:
-        # ranks rise from key to key, so the maximum starts afresh at each key.
-        by_known = np.argsort(slots, kind="stable")
-        newest = by_age[np.maximum.accumulate(by_known)] if len(by_age) else by_age
-        first = np.searchsorted(keys[by_age], np.arange(keys.max(initial=-1) + 1))
-        return cls(moments, slots[by_known], keys[by_age], newest, event[by_age[first]])
+    def of(cls, values: pa.Table, read: ViewRead) -> "ViewValues":
+        """Order the values of a view's table; it may be in any order.
 
-    def latest(self, keys: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """Position of the newest value known to each key at each time, int64; -1: none."""
-        moment = np.searchsorted(self.moments, at, side="right")
-        wanted = keys * (len(self.moments) + 1) + moment
-        slot = np.searchsorted(self.slots, wanted, side="right") - 1
-        hit = (keys >= 0) & (slot >= 0)
-        hit[hit] = self.keys[slot[hit]] == keys[hit]
-        found = np.full(len(keys), -1, dtype=np.int64)
-        found[hit] = self.newest[slot[hit]]
-        return found
+        Raises:
+            SchemaMismatch: if a column is missing or has the wrong type, or a timestamp is null.
+        """
+        numbers, entity = EntityNumbers.of(values, read)
+        columns: dict[str, Column] = {}
+        for name, feature in zip(read.columns, read.features, strict=True):
+            column = feature_column(values, read.table, feature)
+            is_number = feature.dtype in NUMBERS
+            columns[name] = floats(column) if is_number else _one_chunk(column)
+        return cls(read, numbers, _history(values, read, entity), columns)
 
-    def why_none(self, keys: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """``NullReason`` of each row, uint8, for rows that no value was known to."""
-        reasons = np.full(len(keys), NullReason.NEVER_SEEN, dtype=np.uint8)
-        seen = keys >= 0
-        late = self.first_event[keys[seen]] <= at[seen]
-        reasons[seen] = np.where(late, NullReason.WRITTEN_LATE, NullReason.FUTURE)
+    def join(self, keys: RowKeys, at: np.ndarray) -> JoinedView:
+        """Return the values that each row may use: see ``point_in_time_join``.
+
+        Args:
+            keys: the rows' join keys.
+            at: int64, shape (rows,): the moment of each row, microseconds since 1970.
+        """
+        entity = self.numbers.of_rows(keys)
+        found = self.history.latest(entity, at)
+        event = _taken(self.history.event, found, found >= 0, np.int64(0))
+        fresh = (found >= 0) & (at - event <= oldest_age(self.read))
+        return JoinedView(
+            columns={name: _values(column, found, fresh) for name, column in self.columns.items()},
+            event_times=np.where(fresh, event, _NOT_A_TIME).view("datetime64[us]"),
+            reasons=self._reasons(keys, entity, at, fresh),
+        )
+
+    def _reasons(
+        self, keys: RowKeys, entity: np.ndarray, at: np.ndarray, fresh: np.ndarray
+    ) -> np.ndarray:
+        reasons = np.where(fresh, NullReason.PRESENT, NullReason.NEVER_SEEN).astype(np.uint8)
+        lost = np.flatnonzero(~fresh)
+        reasons[lost[keys.are_null(self.read.join_keys)[lost]]] = NullReason.NULL_KEY
+        seen = lost[entity[lost] >= 0]
+        reasons[seen] = why_none(*self.history.firsts, entity[seen], at[seen])
         return reasons
 
 
-def _take(
-    values: pa.Table, table: str, feature: FeatureRead, found: np.ndarray, fresh: np.ndarray
+def why_none(
+    first_event: np.ndarray, first_known: np.ndarray, entity: np.ndarray, at: np.ndarray
 ) -> np.ndarray:
-    column = np.full(len(found), np.nan)
-    column[fresh] = floats(feature_column(values, table, feature))[found[fresh]]
-    return column
+    """Why rows whose entities have values may use none of them: ``NullReason``, uint8.
+
+    Args:
+        first_event: int64, shape (entities,): the earliest event time of each entity.
+        first_known: the same, when its first value became known.
+        entity: shape (rows,): the entity of each row.
+        at: int64, shape (rows,): the moment of each row.
+    """
+    return np.select(
+        [first_known[entity] <= at, first_event[entity] <= at],
+        [np.uint8(NullReason.EXPIRED), np.uint8(NullReason.WRITTEN_LATE)],
+        np.uint8(NullReason.FUTURE),
+    )
 
 
-def _event_times(event: np.ndarray, found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    times = np.full(len(found), np.datetime64("NaT", "us"))
-    times[fresh] = event[found[fresh]].view("datetime64[us]")
-    return times
+_NOT_A_TIME = np.datetime64("NaT", "us").view(np.int64)
+
+
+def _history(values: pa.Table, read: ViewRead, entity: np.ndarray) -> History:
+    event = microseconds(values, read.table, read.event_timestamp)
+    created = None
+    if read.created_timestamp is not None:
+        created = microseconds(values, read.table, read.created_timestamp)
+    return History.of(entity, event, created)
+
+
+def _values(column: Column, found: np.ndarray, fresh: np.ndarray) -> Column:
+    if isinstance(column, np.ndarray):
+        return _taken(column, found, fresh, np.nan)
+    return column.take(pa.array(found, mask=~fresh))
+
+
+def _taken(column: np.ndarray, found: np.ndarray, where: np.ndarray, other: object) -> np.ndarray:
+    """The values at ``found``, and ``other`` where there is none."""
+    if not len(column):
+        return np.full(len(found), other, dtype=column.dtype)
+    return np.where(where, np.take(column, found), other)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    return whole if isinstance(whole, pa.Array) else pa.array([], column.type)

@@ -65,7 +65,7 @@ def test_the_reason_tells_why_a_row_has_no_value(read, values, asked):
     known = values(("JFK", 10, 30, 1.0), (None, 0, 0, 9.0))
     rows = asked(("JFK", 5), ("JFK", 20), ("JFK", 30), ("LGA", 30), (None, 30))
     joined = point_in_time_join(rows, known, read(), timestamp="at")
-    expected = ["FUTURE", "WRITTEN_LATE", "PRESENT", "NEVER_SEEN", "NEVER_SEEN"]
+    expected = ["FUTURE", "WRITTEN_LATE", "PRESENT", "NEVER_SEEN", "NULL_KEY"]
     assert reasons_of(joined) == expected
 
 
@@ -166,7 +166,9 @@ def values_table(values):
 
 def oracle(key, at, values, ttl):
     """The rule, said as plainly as it can be: position of the value and the reason."""
-    mine = [(v, i) for i, v in enumerate(values) if None not in key and v[0] == key]
+    if None in key:
+        return None, NullReason.NULL_KEY
+    mine = [(v, i) for i, v in enumerate(values) if v[0] == key]
     if not mine:
         return None, NullReason.NEVER_SEEN
     known = [(v[1], v[1] + v[2], i) for v, i in mine if v[1] <= at and v[1] + v[2] <= at]
