@@ -1,41 +1,39 @@
 """Materialise: copy the latest value of each entity from the offline to the online store.
 
 A watermark for each view says until when the online store holds everything that was known. The
-next run reads only what became known since, late writes included. Rows and watermark change in one
-transaction: a run that is killed leaves the old state, and a repeated run writes nothing.
+next run reads only what became known since, late writes included, and writes it in chunks of
+entities in the order of their keys. The store records how far a run has come: one that is killed is
+gone on with by the next, and ends in the same state. A repeated run writes nothing.
 """
 
+import contextlib
+import hashlib
 import logging
-import sqlite3
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.catalog import Catalog
-from featurestore.columns import TIMESTAMP, feature_column, microseconds
-from featurestore.layout import (
-    CREATED,
-    EVENT,
-    create_table,
-    naming,
-    open_writer,
-    stored_definition,
-    table_of,
-    transaction,
-)
-from featurestore.offline import scan_table, utc
-from featurestore.pit import latest_values
-from featurestore.wire import EntityKeyWriter, encode_values
+from featurestore.columns import microseconds
+from featurestore.errors import ViewReplaced
+from featurestore.latest import latest_known
+from featurestore.offline import table_uris, utc
+from featurestore.stored import OnlineStore, Progress, StoredView, stored_view
+from featurestore.stores import open_store
+from headrace import storage
 from headrace.plan import ViewRead
 from headrace.settings import Settings
 
-_log = logging.getLogger(__name__)
+CHUNK_ENTITIES = 32_768
+"""Entities written between two records of progress: what a killed run does again at most."""
+_LOG_SECONDS = 5.0
+_TRIES = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_Target = tuple[str, ViewRead]  # the Feast project and the view
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class ViewMaterialized:
     """Entities whose values changed; 0 if nothing was new."""
     rows_read: int
     """Rows of the offline table that became known between the two."""
+    newest: datetime | None
+    """The latest event time that the view has; None: it has no values."""
 
 
 def materialize(
@@ -58,9 +58,9 @@ def materialize(
 ) -> tuple[ViewMaterialized, ...]:
     """Bring every view of the online store up to ``until``.
 
-    Safe to run twice, at once with another run, and to kill. A view whose features, keys or table
-    have changed is written from the start. Otherwise an ``until`` before the watermark writes
-    nothing: an older value never replaces a newer one.
+    Safe to run twice, at once with another run or a push, and to kill. A view whose features, keys
+    or table have changed is written from the start. Otherwise an ``until`` before the watermark
+    writes nothing: an older value never replaces a newer one.
 
     Args:
         settings: where the two stores are.
@@ -72,118 +72,156 @@ def materialize(
         What was done, one entry a view, in the catalog's order.
 
     Raises:
-        OnlineStoreFailed: if the file is locked, damaged or cannot be written.
+        OnlineStoreFailed: if the store is locked, damaged, away or cannot be written.
+        ViewReplaced: if another run has begun to write a view from the start meanwhile.
         UnknownName, SchemaMismatch, StorageFailed: for an offline table, as ``read_table``.
         TimeWithoutZone: if ``until`` does not say its time zone.
     """
-    until = utc(until)
-    path, root = settings.online_path, settings.uri("offline")
-    db = open_writer(path)
-    try:
-        with naming("write", path):
-            return tuple(
-                _materialize_view(db, root, (catalog.project, read), until=until, rebuild=rebuild)
-                for read in catalog.views
-            )
-    finally:
-        db.close()
+    until, root = utc(until), settings.uri("offline")
+    with contextlib.closing(open_store(settings, catalog.project)) as store:
+        return tuple(
+            _materialize_view(store, root, read, until=until, rebuild=rebuild)
+            for read in catalog.views
+        )
 
 
 def _materialize_view(
-    db: sqlite3.Connection, root: str, target: _Target, *, until: datetime, rebuild: bool
+    store: OnlineStore, root: str, read: ViewRead, *, until: datetime, rebuild: bool
 ) -> ViewMaterialized:
-    project, read = target
-    with transaction(db):
-        since = None if rebuild else _watermark(db, project, read)
-        if since is not None and until <= since:
-            _log.info("%s: nothing to do, it reaches %s", read.view, since)
-            return ViewMaterialized(read.view, since, since, 0, 0)
-        create_table(db, project, read.view)
-        if since is None:
-            db.execute(f"DELETE FROM {table_of(project, read.view)}")  # noqa: S608 - quoted name
-        latest, rows_read = _latest_known(root, read, since, until)
-        written = _write(db, project, read, latest) if latest is not None else 0
-        _move_watermark(db, project, read, until)
-    _log.info("%s: %d rows read, %d keys written, until %s", read.view, rows_read, written, until)
-    return ViewMaterialized(read.view, since, until, written, rows_read)
-
-
-def _watermark(db: sqlite3.Connection, project: str, read: ViewRead) -> datetime | None:
-    found = db.execute(
-        "SELECT until_us, definition FROM headrace_views WHERE project = ? AND view = ?",
-        (project, read.view),
-    ).fetchone()
-    if found is None or found[1] != stored_definition(read):
-        return None
-    return _EPOCH + timedelta(microseconds=found[0])
-
-
-def _move_watermark(db: sqlite3.Connection, project: str, read: ViewRead, until: datetime) -> None:
-    microsecond = (until - _EPOCH) // timedelta(microseconds=1)
-    db.execute(
-        "INSERT OR REPLACE INTO headrace_views VALUES (?, ?, ?, ?)",
-        (project, read.view, microsecond, stored_definition(read)),
+    begin, since = _begin(store, read, until, rebuild=rebuild)
+    if since is not None and until <= since:
+        _log.info("%s: nothing to do, it reaches %s", read.view, since)
+        return ViewMaterialized(read.view, since, since, 0, 0, _moment(begin.newest_event_us))
+    anew = begin.loading and begin.generation > 1
+    with store.anew(begin) if anew else contextlib.nullcontext():
+        end = _write(store, root, read, begin, (since, until))
+    _log.info(
+        "%s: %d rows read, %d keys written, until %s",
+        read.view, end.rows_read, end.keys_written, until,
+    )  # fmt: skip
+    return ViewMaterialized(
+        read.view, since, until, end.keys_written, end.rows_read, _moment(end.newest_event_us)
     )
 
 
-def _latest_known(
-    root: str, read: ViewRead, since: datetime | None, until: datetime
-) -> tuple[pa.Table | None, int]:
-    """The latest row of each entity that became known in ``(since, until]``, and the rows read.
+def _begin(
+    store: OnlineStore, read: ViewRead, until: datetime, *, rebuild: bool
+) -> tuple[StoredView, datetime | None]:
+    """The record to begin with, and the watermark to go on from; None: from the start.
 
-    Held in memory: the latest rows so far, and about a million more.
+    The store has the record already, unless it begins a new generation.
     """
-    times = [read.event_timestamp, read.created_timestamp]
-    columns = [*read.key_names, *times, *(feature.name for feature in read.features)]
-    latest, rows_read = None, 0
-    for part in scan_table(root, read.table, columns=columns, where=_known(read, since, until)):
-        rows_read += part.num_rows
-        both = part if latest is None else pa.concat_tables([latest, part])
-        latest = both.take(pa.array(latest_values(both, read)))
-    return latest, rows_read
+    for _ in range(_TRIES):
+        there = store.views().get(read.view)
+        if there is None:
+            begin = StoredView(view=stored_view(read), loading=True)
+        elif there.view != stored_view(read) or _starts_over(there, until, rebuild=rebuild):
+            return _next_generation(there, read), None
+        elif there.until_us is None:
+            begin = there.model_copy(update={"loading": True})
+        else:
+            return there, _moment(there.until_us)
+        if store.put_view(begin):
+            return begin, None
+    raise ViewReplaced(read.view, store.place)  # each time another run was faster
 
 
-def _known(read: ViewRead, since: datetime | None, until: datetime) -> pc.Expression:
-    event, created = pc.field(read.event_timestamp), pc.field(read.created_timestamp)
-    end = pa.scalar(until, TIMESTAMP)
-    known = (event <= end) & (created <= end)
-    if since is not None:
-        start = pa.scalar(since, TIMESTAMP)
-        known &= (event > start) | (created > start)
-    return known
+def _starts_over(there: StoredView, until: datetime, *, rebuild: bool) -> bool:
+    if there.loading and there.progress is not None and there.progress.until_us > _us(until):
+        return True  # a killed run has left values that must not be known yet
+    return rebuild and not (there.loading and there.generation > 1)  # else: a killed rebuild
 
 
-def _write(db: sqlite3.Connection, project: str, read: ViewRead, latest: pa.Table) -> int:
-    """Put the rows of ``latest`` where they are newer than what is there; how many keys changed."""
-    before = db.total_changes
-    db.executemany(
-        f"INSERT INTO {table_of(project, read.view)} (entity_key, feature_name, value, "  # noqa: S608 - quoted name
-        "event_ts, created_ts, event_us, created_us) "
-        "VALUES (?1, ?2, ?3, ?4 / 1000000, ?5 / 1000000, ?4, ?5) "
-        "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, "
-        "value_text = NULL, event_ts = excluded.event_ts, created_ts = excluded.created_ts, "
-        "event_us = excluded.event_us, created_us = excluded.created_us "
-        f"WHERE (excluded.event_us, excluded.created_us) >= ({EVENT}, {CREATED})",
-        _stored_rows(read, latest),
+def _next_generation(there: StoredView, read: ViewRead) -> StoredView:
+    features = {feature.name for feature in there.view.features}.union(there.replaced)
+    return StoredView(
+        view=stored_view(read),
+        generation=there.generation + 1,
+        loading=True,
+        replaced=tuple(sorted(features)),
     )
-    return (db.total_changes - before) // len(read.features)
 
 
-def _stored_rows(read: ViewRead, latest: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """Yield the stored rows in the order of the primary key, which SQLite writes fastest."""
-    writer = EntityKeyWriter(read.join_keys)
-    entities = zip(*(latest[key].to_pylist() for key in read.key_names), strict=True)
-    keys = [writer.write(entity) or b"" for entity in entities]  # none is null: see latest_values
-    event = microseconds(latest, read.table, read.event_timestamp).tolist()
-    created = microseconds(latest, read.table, read.created_timestamp).tolist()
-    features = sorted(read.features, key=lambda feature: feature.name)
-    values = [_encoded(feature_column(latest, read.table, f), f.dtype) for f in features]
-    for row in sorted(range(len(keys)), key=keys.__getitem__):
-        for feature, column in zip(features, values, strict=True):
-            yield keys[row], feature.name, column[row], event[row], created[row]
+def _write(
+    store: OnlineStore,
+    root: str,
+    read: ViewRead,
+    begin: StoredView,
+    window: tuple[datetime | None, datetime],
+) -> StoredView:
+    """Write what became known in a window, from where a killed run stopped; move the watermark.
+
+    Returns:
+        The record at the end, which the store has, unless another run is ahead by now.
+    """
+    since, until = window
+    run = _run_of(root, read, begin, window)
+    progress = Progress(run=run, until_us=_us(until), entities=0, keys_written=0)
+    if begin.progress is not None and begin.progress.run == run:
+        progress = begin.progress
+        _log.info("%s: goes on after %d entities", read.view, progress.entities)
+    rows_read, newest, skip = 0, begin.newest_event_us, progress.entities
+    told = time.monotonic()
+    for page in latest_known(root, read, since, until):
+        rows_read += page.rows_read
+        event = microseconds(page.rows, read.table, read.event_timestamp)
+        newest = int(event.max(initial=newest if newest is not None else np.iinfo(np.int64).min))
+        rows = page.rows.slice(min(skip, len(page.rows)))
+        skip -= len(page.rows) - len(rows)
+        for start in range(0, len(rows), CHUNK_ENTITIES):
+            progress = _write_chunk(store, begin, rows.slice(start, CHUNK_ENTITIES), progress)
+            if time.monotonic() - told > _LOG_SECONDS:
+                told = time.monotonic()
+                _log.info("%s: %d entities done", read.view, progress.entities)
+    if begin.loading and begin.generation > 1:
+        store.sweep(begin)
+    end = begin.model_copy(
+        update={
+            "until_us": _us(until),
+            "loading": False,
+            "replaced": (),
+            "newest_event_us": newest,
+            "rows_read": rows_read,
+            "keys_written": progress.keys_written,
+            "progress": None,
+        }
+    )
+    if not store.put_view(end):
+        _log.info("%s: another run is ahead of %s", read.view, until)
+    return end
 
 
-def _encoded(column: pa.ChunkedArray, dtype: str) -> list[bytes]:
-    missing = column.is_null().to_numpy()
-    zero = pa.scalar(False if dtype == "BOOL" else 0).cast(column.type)
-    return encode_values(column.fill_null(zero).to_numpy(), dtype, missing)
+def _write_chunk(
+    store: OnlineStore, begin: StoredView, rows: pa.Table, progress: Progress
+) -> Progress:
+    """Write some entities; the progress after them, which the store has too."""
+
+    def after(changed: int) -> Progress:
+        return progress.model_copy(
+            update={
+                "entities": progress.entities + len(rows),
+                "keys_written": progress.keys_written + changed,
+            }
+        )
+
+    def then(changed: int) -> StoredView:
+        return begin.model_copy(update={"progress": after(changed)})
+
+    return after(store.write(begin, rows, then=then))
+
+
+def _run_of(
+    root: str, read: ViewRead, begin: StoredView, window: tuple[datetime | None, datetime]
+) -> str:
+    """What decides which entities a run writes, and in which order, as a hash."""
+    files = [f"{uri} {storage.stamp(uri)}" for uri in table_uris(root, read.table)]
+    parts = [begin.tag.hex(), *map(str, window), *files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(us: int | None) -> datetime | None:
+    return None if us is None else _EPOCH + timedelta(microseconds=us)

@@ -6,7 +6,7 @@ come between the two. While Redis works on one batch, the next one is encoded.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -61,7 +61,13 @@ class RedisStore:
         (written,) = self._ask(self._call(PUT_VIEW, keys, words))
         return bool(written)
 
-    def write(self, stored: StoredView, rows: pa.Table, *, then: StoredView | None = None) -> int:
+    def write(
+        self,
+        stored: StoredView,
+        rows: pa.Table,
+        *,
+        then: Callable[[int], StoredView] | None = None,
+    ) -> int:
         """See ``OnlineStore``. A killed write leaves each entity's row whole, old or new."""
         written = 0
         under_way: Future[int] | None = None
@@ -73,16 +79,35 @@ class RedisStore:
                 under_way = sender.submit(self._write, stored, commands)
             written += under_way.result() if under_way else 0
         if then is not None:
-            self.put_view(then)
+            self.put_view(then(written))
         return written
 
     @contextlib.contextmanager
     def anew(self, stored: StoredView) -> Iterator[None]:
-        """See ``OnlineStore``. A killed one is gone on with by calling it with the same record."""
+        """See ``OnlineStore``."""
         if not self.put_view(stored):
             raise ViewReplaced(stored.view.view, self.place)
         yield
-        self._sweep(stored)
+
+    def sweep(self, stored: StoredView) -> None:
+        """See ``OnlineStore``."""
+        view = stored.view.view
+        names = {feature.name for feature in stored.view.features}.union(stored.replaced)
+        fields = [layout.packed_field(view), layout.timestamp_field(view)]
+        fields += [layout.feature_field(view, name) for name in sorted(names)]
+        pattern = _escaped(EntityKeyWriter(stored.view.join_keys).head) + b"*"
+        pattern += _escaped(self._project.encode())
+        cursor, tags = b"0", layout.tags_hash(self._project)
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _SCAN_KEYS)
+            ((cursor, keys),) = self._ask(command(*scan))
+            if keys:
+                words = [view.encode(), stored.tag, *fields]
+                (swept,) = self._ask(self._call(SWEEP, [tags, *keys], words))
+                if swept == -1:
+                    raise ViewReplaced(view, self.place)
+            if cursor == b"0":
+                return
 
     def close(self) -> None:
         """See ``OnlineStore``."""
@@ -151,26 +176,6 @@ class RedisStore:
         if -1 in written:
             raise ViewReplaced(stored.view.view, self.place)
         return sum(written)
-
-    def _sweep(self, stored: StoredView) -> None:
-        """Remove what earlier generations have left: rows that were not written again."""
-        view = stored.view.view
-        names = {feature.name for feature in stored.view.features}.union(stored.replaced)
-        fields = [layout.packed_field(view), layout.timestamp_field(view)]
-        fields += [layout.feature_field(view, name) for name in sorted(names)]
-        pattern = _escaped(EntityKeyWriter(stored.view.join_keys).head) + b"*"
-        pattern += _escaped(self._project.encode())
-        cursor, tags = b"0", layout.tags_hash(self._project)
-        while True:
-            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _SCAN_KEYS)
-            ((cursor, keys),) = self._ask(command(*scan))
-            if keys:
-                words = [view.encode(), stored.tag, *fields]
-                (swept,) = self._ask(self._call(SWEEP, [tags, *keys], words))
-                if swept == -1:
-                    raise ViewReplaced(view, self.place)
-            if cursor == b"0":
-                return
 
 
 class _Words:

@@ -6,7 +6,7 @@ change before it is written.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,13 @@ class SqliteStore:
             )
             return True
 
-    def write(self, stored: StoredView, rows: pa.Table, *, then: StoredView | None = None) -> int:
+    def write(
+        self,
+        stored: StoredView,
+        rows: pa.Table,
+        *,
+        then: Callable[[int], StoredView] | None = None,
+    ) -> int:
         """See ``OnlineStore``. A killed write leaves everything as it was."""
         encoded = _by_key(encode_rows(stored, rows))
         with naming("write", self._path), self._transaction():
@@ -78,7 +84,7 @@ class SqliteStore:
                 raise ViewReplaced(stored.view.view, self.place)
             written = self._write(stored, encoded)
             if then is not None:
-                self.put_view(then)
+                self.put_view(then(written))
         return written
 
     @contextlib.contextmanager
@@ -91,6 +97,9 @@ class SqliteStore:
                 for table in self._tables(stored.view):
                     self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - quoted name
             yield
+
+    def sweep(self, stored: StoredView) -> None:
+        """See ``OnlineStore``. Nothing is left to do: ``anew`` began with empty tables."""
 
     def close(self) -> None:
         """See ``OnlineStore``."""

@@ -4,14 +4,17 @@ Every store keeps one small record a view beside the rows, so that a reader know
 mean without asking Feast's registry, and a materialisation knows where to go on.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from featurestore.packed import tag_of
 from headrace.plan import ViewRead
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # the server reads records without it
 
 
 class Progress(BaseModel):
@@ -22,6 +25,8 @@ class Progress(BaseModel):
     run: str
     """Hash of what the run materialises: window, definition, source files. Another run starts over.
     """
+    until_us: int
+    """The watermark that the run will set."""
     entities: int
     """So many entities are done, in the order of their keys."""
     keys_written: int
@@ -89,15 +94,22 @@ class OnlineStore(Protocol):
         watermark of the same one.
         """
 
-    def write(self, stored: StoredView, rows: pa.Table, *, then: StoredView | None = None) -> int:
+    def write(
+        self,
+        stored: StoredView,
+        rows: "pa.Table",
+        *,
+        then: Callable[[int], StoredView] | None = None,
+    ) -> int:
         """Write rows of a view; how many entities they changed (not older than what was there).
 
         Args:
             stored: the view's record; must be there already.
             rows: one an entity: join keys (none null), event and created timestamps and all
                 features of the view.
-            then: the record to put once the rows are there; in one transaction with them where the
-                store has transactions. Rows without it can be written again and do no harm.
+            then: makes the record to put once the rows are there, from what is returned; in one
+                transaction with them where the store has transactions. Rows that were written
+                without it can be written again and do no harm.
 
         Raises:
             ViewReplaced: if the store has another generation of the view by now.
@@ -105,14 +117,21 @@ class OnlineStore(Protocol):
         """
 
     def anew(self, stored: StoredView) -> AbstractContextManager[None]:
-        """Write a view from the start: what is not written inside is gone at the end.
+        """Write a view from the start: what is not written inside is gone after ``sweep``.
 
-        In SQLite readers see the old rows until the end. In Redis rows are replaced one by one, and
-        those of earlier generations, which their tag tells, are removed at the end.
+        In SQLite readers see the old rows until the end, and then all the new ones. In Redis rows
+        are replaced one by one; those of earlier generations, which their tag tells, stay until
+        ``sweep``. A killed one is gone on with by calling it with the same record.
 
         Args:
             stored: the record to begin with, ``loading`` and of a new generation.
+
+        Raises:
+            ViewReplaced: as ``write``.
         """
+
+    def sweep(self, stored: StoredView) -> None:
+        """At the end of ``anew``: remove the rows of earlier generations."""
 
     def close(self) -> None:
         """Let go of the store."""

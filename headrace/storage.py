@@ -64,6 +64,24 @@ def list_names(uri: str) -> list[str]:
         return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in filesystem.ls(uri, detail=False))
 
 
+def stamp(uri: str) -> str:
+    """What changes whenever the file at ``uri`` is written: its size and time, or its ETag.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        StorageFailed: if it cannot be looked at.
+    """
+    with _naming("look at", uri):
+        if is_local(uri):
+            found = Path(uri).stat()
+            return f"{found.st_size} {found.st_mtime_ns}"
+        filesystem = _filesystem(uri)
+        filesystem.invalidate_cache()
+        info = filesystem.info(uri)
+        changes = ("ETag", "etag", "LastModified", "mtime", "md5Hash", "generation", "created")
+        return " ".join(str(info[name]) for name in ("size", *changes) if name in info)
+
+
 def write_atomic(uri: str, data: bytes) -> None:
     """Put ``data`` at ``uri``, replacing what was there: readers see the old or the new."""
     with _naming("write", uri):
