@@ -54,7 +54,7 @@ def messages(rows: pa.Table, table: str, feature: FeatureRead) -> pa.LargeBinary
     if feature.dtype in _FIXED:
         kind = _FIXED[feature.dtype]
         matrix = np.empty((len(numbers), 1 + kind.itemsize), dtype=np.uint8)
-        matrix[:, 1:] = numbers.astype(kind, copy=False).view(np.uint8).reshape(len(numbers), -1)
+        matrix[:, 1:] = _bytes_of(numbers.astype(kind, copy=False))
         lengths = np.full(len(numbers), matrix.shape[1])
     else:
         digits, lengths = _varints(numbers.astype(np.int64).view(np.uint64))

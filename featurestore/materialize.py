@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 
 from featurestore.catalog import Catalog
@@ -164,8 +163,9 @@ def _write(
     told = time.monotonic()
     for page in latest_known(root, read, since, until):
         rows_read += page.rows_read
-        event = microseconds(page.rows, read.table, read.event_timestamp)
-        newest = int(event.max(initial=newest if newest is not None else np.iinfo(np.int64).min))
+        if len(page.rows):
+            event = microseconds(page.rows, read.table, read.event_timestamp)
+            newest = max(int(event.max()), int(event.max()) if newest is None else newest)
         rows = page.rows.slice(min(skip, len(page.rows)))
         skip -= len(page.rows) - len(rows)
         for start in range(0, len(rows), CHUNK_ENTITIES):

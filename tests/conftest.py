@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import redis
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from featurestore import packed, redis_layout
+from featurestore.wire import decode_numbers
 from headrace import telemetry
+from headrace.plan import ViewRead
 from headrace.settings import Settings
 
 telemetry.turn_off()
@@ -193,3 +200,62 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.05)
     raise TimeoutError(f"redis-server does not listen on port {port} after 10 seconds")
+
+
+@pytest.fixture
+def held() -> Callable[..., dict[bytes, tuple[Any, ...]]]:
+    """What an online store holds of a view of numbers: (event, created, *values) by entity key.
+
+    Times are microseconds since 1970. Says where Feast's messages and the packed copy disagree.
+    """
+    return _held
+
+
+def _held(
+    settings: Settings, view: ViewRead, project: str = "tiny"
+) -> dict[bytes, tuple[Any, ...]]:
+    if settings.online_uri.startswith("redis"):
+        return _held_in_redis(settings, view, project)
+    return _held_in_sqlite(settings, view, project)
+
+
+def _held_in_sqlite(
+    settings: Settings, view: ViewRead, project: str
+) -> dict[bytes, tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(settings.online_path)) as db:
+        copies = dict(db.execute(f'SELECT entity_key, row FROM "headrace_{project}_{view.view}"'))
+        query = f'SELECT entity_key, feature_name, value, event_ts FROM "{project}_{view.view}"'
+        messages: dict[bytes, dict[str, bytes]] = {}
+        for key, name, value, seconds in db.execute(query):
+            messages.setdefault(key, {})[name] = value
+            assert seconds == packed.HEADER.unpack_from(copies[key])[1] // 1_000_000
+    assert set(messages) == set(copies)
+    return {key: _row(view, copies[key], messages[key]) for key in copies}
+
+
+def _held_in_redis(
+    settings: Settings, view: ViewRead, project: str
+) -> dict[bytes, tuple[Any, ...]]:
+    found: dict[bytes, tuple[Any, ...]] = {}
+    with contextlib.closing(redis.Redis.from_url(settings.online_uri)) as server:
+        for key in server.scan_iter(b"*" + project.encode()):
+            if key.startswith(b"headrace:"):
+                continue
+            entity: dict[bytes, bytes] = server.hgetall(key)
+            if (row := entity.get(redis_layout.packed_field(view.view))) is None:
+                continue
+            stamp = Timestamp.FromString(entity[redis_layout.timestamp_field(view.view)])
+            assert stamp.ToMicroseconds() == packed.HEADER.unpack_from(row)[1]
+            names = [feature.name for feature in view.features]
+            fields = [redis_layout.feature_field(view.view, name) for name in names]
+            messages = {name: entity[field] for name, field in zip(names, fields, strict=True)}
+            found[key.removesuffix(project.encode())] = _row(view, row, messages)
+    return found
+
+
+def _row(view: ViewRead, row: bytes, messages: dict[str, bytes]) -> tuple[Any, ...]:
+    _, event, created = packed.HEADER.unpack_from(row)
+    numbers = np.frombuffer(row, "<f8", offset=packed.HEADER_BYTES).tolist()
+    decoded = [decode_numbers([messages[f.name]], f.dtype, f.name)[0] for f in view.features]
+    assert str(decoded) == str([np.float64(number) for number in numbers])  # NaN equals NaN so
+    return (event, created, *numbers)

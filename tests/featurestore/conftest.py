@@ -96,6 +96,14 @@ def at_home(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home")
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def any_store(request: pytest.FixtureRequest, at_home: Settings) -> Settings:
+    """Settings with an empty online store of each kind, everything else below ``tmp_path``."""
+    if request.param == "sqlite":
+        return at_home
+    return at_home.model_copy(update={"online_store": request.getfixturevalue("redis_url")})
+
+
 _YAML = """\
 project: tiny
 provider: local

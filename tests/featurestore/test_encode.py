@@ -29,7 +29,9 @@ def test_columns_of_numbers_are_the_bytes_of_single_values(dtype):
 
 def test_no_rows_make_no_messages():
     rows = pa.table({"x": pa.array([], pa.int64())})
-    assert len(messages(rows, "t", FeatureRead(name="x", dtype="INT64"))) == 0
+    for dtype in ("INT64", "DOUBLE", "BOOL"):
+        empty = rows.cast(pa.schema({"x": pa.bool_() if dtype == "BOOL" else pa.int64()}))
+        assert len(messages(empty, "t", FeatureRead(name="x", dtype=dtype))) == 0
     assert len(timestamps(np.array([], dtype=np.int64))) == 0
 
 

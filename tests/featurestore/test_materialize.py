@@ -1,20 +1,19 @@
-import signal
-import sqlite3
-import subprocess
-import sys
+import contextlib
+import threading
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from featurestore import layout
-from featurestore.catalog import Catalog, load_catalog
-from featurestore.errors import OnlineStoreFailed, TimeWithoutZone
+from featurestore import latest
+from featurestore import materialize as module
+from featurestore.catalog import Catalog
+from featurestore.errors import TimeWithoutZone, ViewReplaced
 from featurestore.materialize import materialize
-from featurestore.wire import decode_numbers
+from featurestore.stored import StoredView, stored_view
+from featurestore.stores import open_store
 from headrace.errors import SchemaMismatch, UnknownName
-from headrace.plan import FeatureRead
+from headrace.plan import FeatureRead, JoinKey
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 
@@ -28,30 +27,41 @@ def catalog_of(*views):
 
 
 @pytest.fixture
-def run(at_home, values, put_table, read):
+def run(any_store, values, put_table, read):
     """Write the rows of table hourly and materialise until a minute; what was done."""
 
     def go(*rows, until, view=None, **options):
-        put_table(at_home.uri("offline"), "hourly", values(*rows))
-        return materialize(at_home, catalog_of(view or read()), until=minute(until), **options)[0]
+        put_table(any_store.uri("offline"), "hourly", values(*rows))
+        go.settings_and_catalog = any_store, catalog_of(view or read())
+        return materialize(any_store, catalog_of(view or read()), until=minute(until), **options)[0]
 
     return go
 
 
 @pytest.fixture
-def stored(at_home):
-    """What the online store holds: (key, event minute, x), by key."""
+def record(any_store):
+    """The store's record of the view."""
 
     def look():
-        with sqlite3.connect(at_home.online_path) as db:
-            rows = db.execute(
-                "SELECT entity_key, event_us, value, event_ts FROM tiny_hourly ORDER BY 1"
-            ).fetchall()
-        assert all(row[1] // 1_000_000 == row[3] for row in rows)
+        with contextlib.closing(open_store(any_store, "tiny")) as store:
+            return store.views()["hourly"]
+
+    return look
+
+
+def us(n):
+    return int((minute(n) - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+
+
+@pytest.fixture
+def stored(any_store, held, read):
+    """What the online store holds: (key, event minute, x), by key."""
+
+    def look(view=None):
         epoch = int(START.timestamp()) * 1_000_000
+        found = held(any_store, view or read())
         return [
-            (key[-3:].decode(), (event - epoch) / 60e6, decode_numbers([value], "DOUBLE", "x")[0])
-            for key, event, value, _ in rows
+            (k[-3:].decode(), (row[0] - epoch) / 60e6, row[2]) for k, row in sorted(found.items())
         ]
 
     return look
@@ -119,131 +129,6 @@ def test_a_changed_view_is_written_from_the_start_but_a_changed_ttl_is_not(run, 
     assert run(*rows, until=10, view=changed).since is None
 
 
-def test_values_of_every_type_arrive_as_feast_reads_them(tiny_repository, at_home, put_table):
-    from feast import FeatureStore, RepoConfig
-
-    catalog = load_catalog(at_home, repository=tiny_repository())
-    clock = pa.array([minute(0)] * 3, pa.timestamp("us", tz="UTC"))
-    times = {"event_timestamp": clock, "created_timestamp": clock}
-    keys = {"origin": ["JFK", "JFK", "LGA"], "gate": pa.array([1, -2, 3], pa.int32())}
-    features = {
-        "passengers": pa.array([2**40, None, -7], pa.int64()),
-        "open": [True, False, None],
-        "wait": pa.array([0.1, None, float("nan")], pa.float64()),
-    }
-    root = at_home.uri("offline")
-    put_table(root, "gates", pa.table(keys | times | features))
-    put_table(root, "hourly", pa.table({"origin": keys["origin"], "x": [0.1, 0.2, None]} | times))
-    materialize(at_home, catalog, until=minute(1))
-    config = RepoConfig(
-        project="tiny",
-        provider="local",
-        registry=str(at_home.home / "feature_registry.db"),
-        online_store={"type": "sqlite", "path": str(at_home.online_path)},
-        offline_store="featurestore.feast_plugin.HeadraceOfflineStore",
-        entity_key_serialization_version=3,
-    )
-    found = FeatureStore(config=config).get_online_features(
-        features=["gates:passengers", "gates:open", "gates:wait", "hourly:x"],
-        entity_rows=[{"origin": o, "gate": g} for o, g in [("JFK", 1), ("JFK", -2), ("LGA", 3)]],
-    ).to_dict()  # fmt: skip
-    assert found["passengers"] == [2**40, None, -7]
-    assert found["open"] == [True, False, None]
-    assert found["wait"][:2] == [np.float32(0.1), None]
-    assert np.isnan(found["wait"][2])
-    assert found["x"] == [0.2, 0.2, None]
-
-
-def test_rows_that_feast_writes_itself_are_kept_when_they_are_newer(
-    run, stored, tiny_repository, at_home
-):
-    run(("JFK", 0, 0, 1.0), until=10)
-    with sqlite3.connect(at_home.online_path) as db:  # as Feast's upsert does
-        db.execute(
-            "UPDATE tiny_hourly SET event_ts = ?, created_ts = NULL",
-            (int(minute(30).timestamp()),),
-        )
-    done = run(("JFK", 0, 0, 1.0), ("JFK", 20, 20, 2.0), until=25)
-    assert (done.rows_read, done.keys_written) == (1, 0)
-    assert run(("JFK", 40, 40, 3.0), until=45).keys_written == 1
-    assert stored() == [("JFK", 40, 3)]
-
-
-def test_a_table_that_feast_made_is_used_as_it_is(tiny_repository, at_home, put_table, values):
-    catalog = load_catalog(at_home, repository=tiny_repository())
-    hourly = next(view for view in catalog.views if view.view == "hourly")
-    put_table(at_home.uri("offline"), "hourly", values(("JFK", 0, 0, 1.0)))
-    done = materialize(at_home, catalog.model_copy(update={"views": (hourly,)}), until=minute(1))
-    assert done[0].keys_written == 1
-
-
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from featurestore import materialize
-from headrace.settings import Settings
-from tests_catalog import catalog
-if sys.argv[2] == "after the rows":
-    materialize._move_watermark = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-else:
-    whole = materialize._stored_rows
-    def some(*a):
-        for n, row in enumerate(whole(*a)):
-            if n == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield row
-    materialize._stored_rows = some
-from datetime import UTC, datetime
-until = datetime(2013, 1, 1, 0, 30, tzinfo=UTC)
-materialize.materialize(Settings(home=Path(sys.argv[1])), catalog, until=until)
-"""
-
-
-@pytest.mark.parametrize("where", ["amid the rows", "after the rows"])
-def test_a_run_that_is_killed_leaves_the_old_state_and_the_next_one_finishes(
-    run, stored, at_home, tmp_path, read, values, put_table, where
-):
-    old = [(f"{o:03}", 0, 0, 1.0) for o in range(20)]
-    new = old + [(f"{o:03}", 20, 20, 2.0) for o in range(20)]
-    run(*old, until=10)
-    put_table(at_home.uri("offline"), "hourly", values(*new))
-    document = catalog_of(read()).model_dump_json()
-    (tmp_path / "tests_catalog.py").write_text(
-        f"from featurestore.catalog import Catalog\n"
-        f"catalog = Catalog.model_validate_json({document!r})\n"
-    )
-    environment = {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", _KILLED, str(at_home.home), where]
-    killed = subprocess.run(command, env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert [row[1:] for row in stored()] == [(0, 1)] * 20
-    assert run(*new, until=30).keys_written == 20
-    assert [row[1:] for row in stored()] == [(20, 2)] * 20
-
-
-def test_a_store_that_somebody_else_holds_is_named(run, at_home, monkeypatch):
-    run(("JFK", 0, 0, 1.0), until=10)
-    monkeypatch.setattr(layout, "BUSY_SECONDS", 0.05)
-    with sqlite3.connect(at_home.online_path) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OnlineStoreFailed, match=r"online\.db: database is locked"):
-            run(("JFK", 0, 0, 1.0), until=20)
-
-
-@pytest.mark.parametrize("kind", ["not a database", "a folder", "below a file"])
-def test_a_place_that_cannot_be_a_store_is_named(run, at_home, kind):
-    at_home.home.mkdir(exist_ok=True)
-    path = at_home.online_path
-    if kind == "not a database":
-        path.write_bytes(b"no database, but long enough " * 100)
-    elif kind == "a folder":
-        path.mkdir()
-    else:
-        path.symlink_to(at_home.home / "nothing" / "there")
-    with pytest.raises(OnlineStoreFailed, match=r"online\.db"):
-        run(("JFK", 0, 0, 1.0), until=10)
-
-
 def test_a_time_without_a_zone_is_refused(at_home, read):
     with pytest.raises(TimeWithoutZone):
         materialize(at_home, catalog_of(read()), until=datetime(2013, 1, 1))  # noqa: DTZ001
@@ -254,21 +139,19 @@ def test_a_missing_table_is_named(at_home, read):
         materialize(at_home, catalog_of(read()), until=minute(1))
 
 
-def test_a_failed_view_leaves_no_watermark(run, at_home, read):
+def test_a_failed_view_leaves_no_watermark(run, read):
     wrong = read(features=(FeatureRead(name="x", dtype="INT64"),))
     with pytest.raises(SchemaMismatch, match="x is double, which does not fit int64"):
         run(("JFK", 0, 0, 1.5), until=10, view=wrong)
     assert run(("JFK", 0, 0, 1.0), until=10, view=wrong).since is None
 
 
-def test_two_runs_at_once_leave_what_one_would(run, stored, at_home, read):
-    import threading
-
+def test_two_runs_at_once_leave_what_one_would(run, stored, any_store, read):
     rows = [(f"{o:03}", o % 7, o % 7, float(o)) for o in range(50)]
     run(*rows, until=-1)
     threads = [
         threading.Thread(
-            target=materialize, args=(at_home, catalog_of(read())), kwargs={"until": minute(n)}
+            target=materialize, args=(any_store, catalog_of(read())), kwargs={"until": minute(n)}
         )
         for n in (3, 9, 6, 9)
     ]
@@ -277,3 +160,157 @@ def test_two_runs_at_once_leave_what_one_would(run, stored, at_home, read):
     for thread in threads:
         thread.join()
     assert stored() == [(f"{o:03}", o % 7, float(o)) for o in range(50)]
+
+
+class Interrupted(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Chunks of four entities; a run ends before it writes its n-th. Counts what is written."""
+    monkeypatch.setattr(module, "CHUNK_ENTITIES", 4)
+    written = []
+    honest = module._write_chunk
+
+    def before(number):
+        written.clear()
+
+        def write_chunk(store, begin, rows, progress):
+            if len(written) == number:
+                raise Interrupted
+            written.append(len(rows))
+            return honest(store, begin, rows, progress)
+
+        monkeypatch.setattr(module, "_write_chunk", write_chunk)
+        return written
+
+    return before
+
+
+ROWS = [(f"{o:03}", o % 7, o % 7, float(o)) for o in range(20)]
+WANTED = [(f"{o:03}", o % 7, float(o)) for o in range(20)]
+
+
+def test_a_run_goes_on_where_one_was_interrupted(run, stored, interrupt):
+    run(("000", -10, -10, 9.0), until=-5)
+    interrupt(3)
+    with pytest.raises(Interrupted):
+        run(*ROWS, until=10)
+    assert len(stored()) == 12
+    written = interrupt(-1)
+    done = materialize_again(run, until=10)
+    assert (done.keys_written, done.since) == (20, minute(-5))
+    assert written == [4, 4]
+    assert stored() == WANTED
+
+
+def materialize_again(run, *, until, **options):
+    """The same without writing the offline table anew: its time is part of what a run goes by."""
+    settings, catalog = run.settings_and_catalog
+    return materialize(settings, catalog, until=minute(until), **options)[0]
+
+
+def test_a_run_over_other_rows_starts_over(run, stored, interrupt):
+    interrupt(3)
+    with pytest.raises(Interrupted):
+        run(*ROWS, until=10)
+    written = interrupt(-1)
+    run(("00", 0, 0, 5.0), *ROWS, until=10)
+    assert written == [4, 4, 4, 4, 4, 1]
+    assert len(stored()) == 21
+
+
+def test_an_earlier_until_after_an_interrupted_run_leaves_nothing_of_it(run, stored, interrupt):
+    interrupt(3)
+    with pytest.raises(Interrupted):
+        run(*ROWS, until=10)
+    interrupt(-1)
+    materialize_again(run, until=2)
+    assert stored() == [row for row in WANTED if row[1] <= 2]
+
+
+def test_an_interrupted_rebuild_is_finished_by_the_next_run(run, stored, interrupt):
+    run(*ROWS, ("020", 20, 20, 1.0), until=30)
+    interrupt(2)
+    with pytest.raises(Interrupted):
+        materialize_again(run, until=10, rebuild=True)
+    interrupt(-1)
+    materialize_again(run, until=10, rebuild=True)
+    assert stored() == WANTED
+
+
+def test_a_view_says_that_it_is_loading_until_it_is_whole(run, interrupt, record):
+    interrupt(2)
+    with pytest.raises(Interrupted):
+        run(*ROWS, until=10)
+    assert record().loading
+    interrupt(-1)
+    materialize_again(run, until=10)
+    assert not record().loading
+    assert record().until_us == us(10)
+
+
+def test_the_record_says_how_fresh_the_view_is(run, record):
+    run(("JFK", 3, 5, 1.0), ("JFK", 2, 6, 1.0), ("LGA", 1, 1, None), until=10)
+    assert (record().newest_event_us, record().rows_read, record().keys_written) == (us(3), 3, 2)
+    done = run(("JFK", 3, 5, 1.0), ("LGA", 2, 12, 1.0), until=20)
+    assert done.newest == minute(3)
+    assert (record().newest_event_us, record().rows_read, record().keys_written) == (us(3), 1, 1)
+
+
+def test_a_changed_view_leaves_no_row_of_the_old_one(run, stored, read, any_store, held):
+    run(("JFK", 5, 5, 1.0), ("LGA", 5, 5, 2.0), until=10)
+    changed = read(features=(FeatureRead(name="x", dtype="FLOAT"),))
+    run(("JFK", 0, 0, 0.5), until=10, view=changed)
+    assert stored(changed) == [("JFK", 0, 0.5)]
+
+
+def test_a_push_and_a_materialisation_go_by_one_rule(run, stored, any_store, read, values):
+    view = StoredView(view=stored_view(read()))
+    with contextlib.closing(open_store(any_store, "tiny")) as store:
+        assert store.put_view(view)
+        assert store.write(view, values(("JFK", 8, 8, 8.0), ("LGA", 2, 2, 2.0))) == 2
+        run(("JFK", 5, 5, 5.0), ("LGA", 5, 5, 5.0), until=10)
+        assert stored() == [("JFK", 8, 8), ("LGA", 5, 5)]
+        there = store.views()["hourly"]
+        assert store.write(there, values(("JFK", 9, 9, 9.0), ("LGA", 4, 4, 4.0))) == 1
+    assert stored() == [("JFK", 9, 9), ("LGA", 5, 5)]
+
+
+def test_a_run_that_another_definition_overtakes_is_told(run, any_store, read, values):
+    run(("JFK", 5, 5, 1.0), until=10)
+    with contextlib.closing(open_store(any_store, "tiny")) as store:
+        old = store.views()["hourly"]
+        run(("JFK", 5, 5, 1.0), until=10, rebuild=True)
+        with pytest.raises(ViewReplaced, match="hourly"):
+            store.write(old, values(("JFK", 9, 9, 9.0)))
+        assert not store.put_view(old)
+
+
+@pytest.mark.parametrize("page", [1, 3, 7, 100])
+def test_pages_make_no_difference(run, any_store, put_table, read, held, monkeypatch, page):
+    keys = (JoinKey(name="gate", dtype="INT64"), JoinKey(name="origin"))
+    entities = [(g, o) for g in (3, -1, 200, None) for o in ("b", "a", "", None)] * 2
+    n = len(entities)
+    clock = pa.array([minute(i % 5) for i in range(n)], pa.timestamp("us", tz="UTC"))
+    gates, origins = zip(*entities, strict=True)
+    columns = {"gate": gates, "origin": origins, "event_timestamp": clock}
+    table = pa.table(columns | {"created_timestamp": clock, "x": [float(i) for i in range(n)]})
+    put_table(any_store.uri("offline"), "hourly", table)
+    view = read(keys=keys)
+
+    def state():
+        done = materialize(any_store, catalog_of(view), until=minute(60), rebuild=True)[0]
+        assert (done.keys_written, done.rows_read) == (9, 32)
+        return held(any_store, view)
+
+    whole = state()
+    monkeypatch.setattr(latest, "PAGE_ENTITIES", page)
+    assert state() == whole
+
+
+def test_a_view_without_a_created_column_is_known_at_its_event_time(run, stored, read):
+    plain = read(created_timestamp=None)
+    assert run(("JFK", 5, 50, 1.0), ("LGA", 20, 1, 2.0), until=10, view=plain).keys_written == 1
+    assert stored(plain) == [("JFK", 5, 1)]
