@@ -24,6 +24,8 @@ class ReadStatus(IntEnum):
     """The latest value known at the time is older than the TTL."""
     FUTURE = 3
     """Every value of the entity became true, or known, only after the time."""
+    UNAVAILABLE = 5
+    """The online store could not be asked. (4 is the join's ``WRITTEN_LATE``.)"""
 
 
 def oldest_age(read: ViewRead) -> int:

@@ -1,69 +1,127 @@
 """Read the online store for a micro-batch of entities: no Feast, no registry, no Arrow.
 
-One SELECT a view, whatever the number of entities. A value is used by the same rule as in the
-point-in-time join (``featurestore.freshness``), measured at the moment of each row.
+All views are read at one moment and decoded together (``featurestore.online_rows``). A value is
+used by the same rule as in the point-in-time join (``featurestore.freshness``), measured at the
+moment of each row and never by this machine's clock.
+
+Where a store fails, a read fails within its deadline, and further ones fail at once until the
+store answers again. A reader that was told to degrade gives rows with status ``UNAVAILABLE``
+instead. It never makes a failure look like an entity that has no values.
 """
 
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featurestore.errors import FeatureNotMaterialized
-from featurestore.freshness import ReadStatus, known_at, oldest_age
-from featurestore.layout import CREATED, EVENT, naming, open_reader, table_of
-from featurestore.wire import EntityKeyWriter, decode_numbers
+from featurestore.breaker import Breaker
+from featurestore.entity_cache import EntityCache
+from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
+from featurestore.freshness import ReadStatus
+from featurestore.online_rows import OnlineRows, RowDecoder
+from featurestore.online_source import NOT_ASKED, Group, Reply, Source, Token, groups_of, objects_of
+from featurestore.read_layout import ReadLayout, read_layout
+from featurestore.wire import EntityKeyWriter
 from headrace.errors import SchemaMismatch
-from headrace.plan import FeaturePlan, ValueType, ViewRead
+from headrace.plan import FeaturePlan
 
-_MOST_KEYS = 8192  # in one SELECT; SQLite takes 32,766 variables
-_KEPT_KEYS = 65_536  # entity keys a view keeps as bytes; traffic asks for the same ones again
-_NEVER, _ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+__all__ = ["OnlineReader", "OnlineRows", "ReadStatus", "ReaderOptions", "open_online_reader"]
+
+_KEPT_KEYS = 65_536  # entities whose keys are kept as bytes; traffic asks for the same ones again
+_TRIES = 3  # a view may be written anew between two trips
+_Keys = Mapping[str, Sequence[str | int | None]]
 
 
 @dataclass(frozen=True)
-class OnlineRows:
-    """What the online store holds for each row of a micro-batch."""
+class ReaderOptions:
+    """How a reader deals with a slow or failing store, and what it keeps."""
 
-    columns: dict[str, np.ndarray]
-    """``<view>__<feature>``: float64, shape (rows,); NaN where there is no value."""
-    status: dict[str, np.ndarray]
-    """By view: uint8, shape (rows,): ``ReadStatus``."""
-    event_times: dict[str, np.ndarray]
-    """By view: datetime64[us], shape (rows,): of the value used; NaT where there is none."""
+    deadline_seconds: float = 1.0
+    """How long one trip to the store may take; 50 microseconds an entity are added."""
+    retry_seconds: float = 0.5
+    """After a failure, how long further reads fail at once before one tries again."""
+    degrade: bool = False
+    """Give rows with status ``UNAVAILABLE`` where the store fails, instead of an error."""
+    cache_seconds: float = 0.0
+    """How old a kept row of an entity may be; 0: keep none."""
+    cache_rows: int = 10_000
+    """How many entities' rows are kept."""
+
+
+def open_online_reader(
+    uri: str, plan: FeaturePlan, options: ReaderOptions | None = None
+) -> "OnlineReader":
+    """Open the online store that the settings name (``Settings.online_uri``).
+
+    Args:
+        uri: the path of a SQLite file, a ``redis://`` URL, or ``feast`` for the store that
+            ``feature_store.yaml`` names, read through Feast.
+        plan: what is read.
+        options: see there.
+
+    Raises:
+        FeatureNotMaterialized, OnlineStoreFailed: as ``OnlineReader``.
+    """
+    if uri == "feast":
+        from featurestore.feast_reader import FeastReader  # brings Feast: seconds and 300 MB
+
+        return FeastReader(plan, options)
+    return OnlineReader(uri, plan, options)
 
 
 class OnlineReader:
-    """Reads what a feature plan needs from a SQLite online store.
+    """Reads what a feature plan needs from a SQLite or Redis online store.
 
-    Safe to use from several threads: each has its own connection. A materialisation may run at the
-    same time; one call of ``read`` sees the store as it was at one moment.
+    Safe to use from several threads. A materialisation may run at the same time; one call of
+    ``read`` sees a SQLite store as it was at one moment, and each entity in Redis.
     """
 
-    def __init__(self, path: Path, plan: FeaturePlan) -> None:
+    def __init__(
+        self, place: Path | str, plan: FeaturePlan, options: ReaderOptions | None = None
+    ) -> None:
         """Open the store and check that it holds every feature of the plan.
+
+        Args:
+            place: the path of a SQLite file, or a ``redis://`` URL.
+            plan: what is read.
+            options: the defaults if None.
 
         Raises:
             FeatureNotMaterialized: if the store, a view or a feature is not there.
-            OnlineStoreFailed: if the file cannot be read.
+            OnlineStoreFailed: if the store cannot be read; not where the reader may degrade.
         """
-        self._path = path
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._connections: list[Any] = []
-        if not path.exists():
-            names = ", ".join(view.view for view in plan.views)
-            raise FeatureNotMaterialized(f"feature view {names}", path)
-        self._views = [_ViewReader(self._path, plan.project, view) for view in plan.views]
-        for view in plan.views:
-            _check_materialized(self._connection(), path, plan.project, view)
+        self._options = options = options or ReaderOptions()
+        self._views = plan.views
+        self._groups = groups_of(plan.views)
+        self._source = _open_source(str(place), plan.project, self._groups, options)
+        self._entities = [_Entities(n, g, self._source) for n, g in enumerate(self._groups)]
+        self._decoder = RowDecoder(plan.views, self._groups, self._source)
+        self._breaker = Breaker(options.retry_seconds)
+        self.cache = EntityCache(options.cache_seconds, options.cache_rows)
+        """Rows of hot entities; counts its hits and misses."""
+        self._layout: ReadLayout | None = None
+        self._group_of = {p: n for n, g in enumerate(self._groups) for p in g.positions}
+        try:
+            self._learn(None)
+        except OnlineStoreFailed:
+            if not options.degrade:
+                self.close()
+                raise
+        except FeatureNotMaterialized:
+            self.close()
+            raise
 
-    def read(self, keys: Mapping[str, Sequence[str | int | None]], at: np.ndarray) -> OnlineRows:
+    @property
+    def failure(self) -> str | None:
+        """Why the store failed when it was last asked; None where it answered."""
+        return None if self._breaker.failure is None else str(self._breaker.failure)
+
+    def read(self, keys: _Keys, at: np.ndarray) -> OnlineRows:
         """Return the values of each row's entities at each row's moment.
 
         Args:
@@ -74,140 +132,166 @@ class OnlineReader:
         Raises:
             SchemaMismatch: if a join key is missing, or has another number of rows than ``at``.
             EntityKeyRefused: if a key is not of its entity's type.
-            OnlineStoreFailed, StoredValueBroken: if the file or a value in it is damaged.
+            FeatureNotMaterialized: if a view is not there any more, or has another definition.
+            OnlineStoreFailed: if the store does not answer in time.
+            StoredValueBroken: if a value in it is damaged.
         """
-        moments = at.astype("datetime64[us]").view(np.int64)
-        self._check_keys(keys, len(moments))
-        rows = OnlineRows({}, {}, {})
-        with naming("read", self._path):
-            db = self._connection()
-            db.execute("BEGIN")  # one snapshot for all views
-            try:
-                for view in self._views:
-                    view.read_into(rows, db, keys, moments)
-            finally:
-                db.execute("COMMIT")
-        return rows
+        moments = np.asarray(at, dtype="datetime64[us]").view(np.int64)
+        _check_keys(self._groups, keys, len(moments))
+        tokens = [entities.tokens(keys, len(moments)) for entities in self._entities]
+        try:
+            return self._read(tokens, keys, moments)
+        except (OnlineStoreFailed, FeatureNotMaterialized):
+            if not self._options.degrade:
+                raise
+            return self._decoder.unavailable(len(moments))
 
     def close(self) -> None:
-        """Close the connections of all threads; the reader cannot be used afterwards."""
-        with self._lock:
-            while self._connections:
-                self._connections.pop().close()
+        """Let go of the store; the reader cannot be used afterwards."""
+        self._source.close()
 
-    def _connection(self) -> Any:
-        if not hasattr(self._local, "db"):
-            self._local.db = open_reader(self._path)
-            with self._lock:
-                self._connections.append(self._local.db)
-        return self._local.db
+    def _read(
+        self, tokens: Sequence[Sequence[Token | None]], keys: _Keys, moments: np.ndarray
+    ) -> OnlineRows:
+        def entity_key(row: int, view: int) -> bytes:
+            return self._entities[self._group_of[view]].key(keys, row)
 
-    def _check_keys(self, keys: Mapping[str, Sequence[Any]], rows: int) -> None:
-        names = [name for view in self._views for name in view.key_names]
-        if missing := sorted(set(names) - set(keys)):
-            raise SchemaMismatch("request", [f"join keys {missing} are missing"])
-        if wrong := sorted({n for n in names if len(keys[n]) != rows}):
-            raise SchemaMismatch("request", [f"join keys {wrong} do not have {rows} rows"])
+        for tried in range(_TRIES):
+            signature, replies = self._replies(tokens, len(moments))
+            layout = self._layout
+            if layout is None or layout.loading or signature not in (None, layout.signature):
+                layout = self._learn(signature)
+            last = tried == _TRIES - 1
+            rows = self._decoder.decode(layout, replies, moments, entity_key, last_try=last)
+            if rows is not None:
+                return rows
+            self.cache.clear()  # it may hold rows of the earlier generation
+        raise AssertionError("the last try decodes")
 
+    def _learn(self, signature: Any) -> ReadLayout:
+        if signature is None:
+            signature, _ = self._ask([[] for _ in self._groups])
+        try:
+            signature, records = self._source.learn(signature)
+        except OnlineStoreFailed as error:
+            self._breaker.failed(error)
+            raise
+        self._layout = read_layout(self._views, signature, records, self._source.place)
+        return self._layout
 
-class _ViewReader:
-    """Reads one view: everything that can be made ready once is made ready here."""
+    def _ask(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+        self._breaker.check()
+        try:
+            answer = self._source.fetch(wanted)
+        except OnlineStoreFailed as error:
+            self._breaker.failed(error)
+            raise
+        self._breaker.answered()
+        return answer
 
-    def __init__(self, path: Path, project: str, view: ViewRead) -> None:
-        self._path, self._view = path, view
-        self.key_names = view.key_names
-        self._entity_key = lru_cache(_KEPT_KEYS)(EntityKeyWriter(view.join_keys).write)
-        self._oldest_age = oldest_age(view)
-        # In the order of the table's primary key, in which the rows come.
-        features = sorted(view.features, key=lambda feature: feature.name)
-        self._names = [feature.name for feature in features]
-        self._columns = [f"{view.view}__{name}" for name in self._names]
-        self._by_type: dict[ValueType, list[int]] = {}
-        for position, feature in enumerate(features):
-            self._by_type.setdefault(feature.dtype, []).append(position)
-        self._select = (
-            f"SELECT entity_key, feature_name, value, {EVENT}, {CREATED} "  # noqa: S608 - quoted
-            f"FROM {table_of(project, view.view)} WHERE feature_name IN ({_marks(self._names)}) "
-            "AND entity_key IN (%s) ORDER BY entity_key, feature_name"
-        )
+    def _replies(
+        self, tokens: Sequence[Sequence[Token | None]], rows: int
+    ) -> tuple[Any, Sequence[Reply]]:
+        """The signature of the records (None: all was kept), and by row the joined replies."""
+        wanted = [_distinct(some) for some in tokens]
+        if self.cache.is_on:
+            signature, parts = self._kept_or_asked(wanted)
+        else:
+            signature, parts = self._ask(wanted)
+        by_row = []
+        for group, some, distinct, part in zip(self._groups, tokens, wanted, parts, strict=True):
+            if len(distinct) == rows:
+                by_row.append(part)
+            else:
+                table = dict(zip(distinct, part, strict=True))
+                nothing: Reply = [None] * group.width
+                by_row.append([nothing if t is None else table[t] for t in some])
+        if len(by_row) == 1:
+            return signature, by_row[0]
+        joined = [list(chain.from_iterable(parts)) for parts in zip(*by_row, strict=True)]
+        return signature, joined if by_row else [[] for _ in range(rows)]
 
-    def read_into(
-        self, rows: OnlineRows, db: Any, keys: Mapping[str, Sequence[Any]], at: np.ndarray
-    ) -> None:
-        """Add this view's columns, status and event times to ``rows``."""
-        entities = zip(*(keys[name] for name in self.key_names), strict=True)
-        wanted = [self._entity_key(entity) for entity in entities]
-        stored = self._fetch(db, [key for key in dict.fromkeys(wanted) if key is not None])
-        places = {row[0]: i for i, row in enumerate(stored[:: len(self._names)])}
-        place = np.array([places.get(key, -1) for key in wanted], dtype=np.int64)
-        times = np.array([row[3:] for row in stored], dtype=np.int64)
-        times = times.reshape(len(places), len(self._names), 2)
-        event = times[:, :, 0].min(axis=1, initial=_NEVER)
-        known = known_at(event, times.max(axis=(1, 2), initial=_ALWAYS))
-        status = self._status(place, event, known, at)
-        present = status == ReadStatus.PRESENT
-        values = np.full((len(self._names), len(at)), np.nan)
-        values[:, present] = self._values(stored, len(places))[:, place[present]]
-        rows.columns.update(zip(self._columns, values, strict=True))
-        rows.status[self._view.view] = status
-        event_times = np.full(len(at), np.datetime64("NaT", "us"))
-        event_times[present] = event[place[present]].view("datetime64[us]")
-        rows.event_times[self._view.view] = event_times
-
-    def _fetch(self, db: Any, wanted: list[bytes]) -> list[tuple[Any, ...]]:
-        """The stored rows of the entities: all features of the first, of the second ..."""
-        stored: list[tuple[Any, ...]] = []
-        pending = iter(sorted(wanted))
-        while chunk := list(islice(pending, _MOST_KEYS)):
-            # A power of two, so that a few prepared statements serve batches of every size.
-            size = 1 << (len(chunk) - 1).bit_length()
-            chunk += chunk[-1:] * (size - len(chunk))
-            found = db.execute(self._select % _marks(chunk), [*self._names, *chunk])
-            stored += found.fetchall()
-        entities = len(stored) // len(self._names)
-        if [row[1] for row in stored] != self._names * entities:
-            raise FeatureNotMaterialized(f"a feature of view {self._view.view}", self._path)
-        return stored
-
-    def _status(
-        self, place: np.ndarray, event: np.ndarray, known: np.ndarray, at: np.ndarray
-    ) -> np.ndarray:
-        status = np.full(len(at), ReadStatus.NEVER_SEEN, dtype=np.uint8)
-        seen = np.flatnonzero(place >= 0)
-        found, now = place[seen], at[seen]
-        expired = now - event[found] > self._oldest_age
-        status[seen] = np.where(expired, ReadStatus.EXPIRED, ReadStatus.PRESENT)
-        status[seen[known[found] > now]] = ReadStatus.FUTURE
-        return status
-
-    def _values(self, stored: list[tuple[Any, ...]], entities: int) -> np.ndarray:
-        """The stored values as float64, shape (features, entities), features sorted by name."""
-        values = np.empty((len(self._names), entities))
-        for dtype, places in self._by_type.items():
-            messages = [row[2] for i in places for row in stored[i :: len(self._names)]]
-            found = decode_numbers(messages, dtype, f"of view {self._view.view}")
-            values[places] = found.reshape(len(places), entities)
-        return values
+    def _kept_or_asked(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+        kept = [self.cache.find(some) for some in wanted]
+        missing = [
+            [token for token in some if token not in there]
+            for some, there in zip(wanted, kept, strict=True)
+        ]
+        signature = None
+        if any(missing):
+            asked_at = time.monotonic()
+            try:
+                signature, parts = self._ask(missing)
+            except OnlineStoreFailed:
+                if not self._options.degrade:
+                    raise
+                unasked = [_unasked(group) for group in self._groups]
+                parts = [[u] * len(m) for u, m in zip(unasked, missing, strict=True)]
+            else:
+                for some, part in zip(missing, parts, strict=True):
+                    self.cache.keep(some, part, asked_at)
+            for there, some, part in zip(kept, missing, parts, strict=True):
+                there.update(zip(some, part, strict=True))
+        return signature, [
+            [there[token] for token in some] for some, there in zip(wanted, kept, strict=True)
+        ]
 
 
-def _marks(values: Sequence[Any]) -> str:
-    return ",".join("?" * len(values))
+class _Entities:
+    """Turns the join keys of rows into what the source asks for."""
+
+    def __init__(self, position: int, group: Group, source: Source) -> None:
+        self._names = [key.name for key in group.join_keys]
+        self._writer = writer = EntityKeyWriter(group.join_keys)
+
+        def token(*values: Any) -> Token | None:
+            key = writer.write(values)
+            return None if key is None else source.token(position, key)
+
+        # By type too: 1 and True are equal, but only one of them is a whole number.
+        self._token = lru_cache(_KEPT_KEYS, typed=True)(token)
+
+    def tokens(self, keys: _Keys, rows: int) -> list[Token | None]:
+        """By row; None where a key is null."""
+        if not self._names:  # a view without entities has one row
+            return [self._token()] * rows
+        return list(map(self._token, *[keys[name] for name in self._names]))
+
+    def key(self, keys: _Keys, row: int) -> bytes:
+        """The entity key of a row, none of whose keys is null."""
+        key = self._writer.write([keys[name][row] for name in self._names])
+        assert key is not None
+        return key
 
 
-def _check_materialized(db: Any, path: Path, project: str, view: ViewRead) -> None:
-    with naming("read", path):
-        tables = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'headrace_views'").fetchone()
-        found = (
-            tables
-            and db.execute(
-                "SELECT definition FROM headrace_views WHERE project = ? AND view = ?",
-                (project, view.view),
-            ).fetchone()
-        )
-    if not found:
-        raise FeatureNotMaterialized(f"feature view {view.view}", path)
-    stored = ViewRead.model_validate_json(found[0])
-    missing = [f.name for f in view.features if f not in stored.features]
-    if missing or stored.join_keys != view.join_keys:
-        what = ", ".join(missing) or "its join keys"
-        raise FeatureNotMaterialized(f"feature view {view.view} with {what}", path)
+def _open_source(
+    place: str, project: str, groups: Sequence[Group], options: ReaderOptions
+) -> Source:
+    if "://" in place:
+        from featurestore.redis_source import RedisSource
+
+        return RedisSource(place, project, groups, deadline_seconds=options.deadline_seconds)
+    from featurestore.sqlite_source import SqliteSource
+
+    return SqliteSource(Path(place), project, groups, deadline_seconds=options.deadline_seconds)
+
+
+def _distinct(tokens: Sequence[Token | None]) -> list[Token]:
+    distinct = dict.fromkeys(tokens)
+    distinct.pop(None, None)
+    return list(distinct)  # type: ignore[arg-type]
+
+
+def _unasked(group: Group) -> Reply:
+    reply: Reply = []
+    for view in group.views:
+        reply += [NOT_ASKED, None, *[None] * len(objects_of(view))]
+    return reply
+
+
+def _check_keys(groups: Sequence[Group], keys: _Keys, rows: int) -> None:
+    names = {key.name for group in groups for key in group.join_keys}
+    if missing := sorted(names - set(keys)):
+        raise SchemaMismatch("request", [f"join keys {missing} are missing"])
+    if wrong := sorted({name for name in names if len(keys[name]) != rows}):
+        raise SchemaMismatch("request", [f"join keys {wrong} do not have {rows} rows"])

@@ -8,6 +8,7 @@ much a command, which is what the online read is made of.
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -67,24 +68,47 @@ class Connection:
             self.close()
             raise
 
-    def ask(self, commands: bytes | Sequence[bytes], *, replies: int) -> list[Any]:
+    def ask(
+        self,
+        commands: bytes | Sequence[bytes],
+        *,
+        replies: int,
+        within_seconds: float | None = None,
+    ) -> list[Any]:
         """Send commands and return that many replies, in order: one round trip.
 
         After an error the connection must be closed: replies to this call may still be under way.
 
+        Args:
+            commands: as ``command`` makes them.
+            replies: how many there are.
+            within_seconds: when the last reply must be there; None: each within the connection's
+                timeout after the one before.
+
         Raises:
             OnlineStoreFailed: if the server does not answer in time, or answers with an error.
         """
-        with self._naming("ask"):
+        ends = None if within_seconds is None else time.monotonic() + within_seconds
+        try:
+            if within_seconds is not None:
+                self._socket.settimeout(within_seconds)
             self._socket.sendall(commands if isinstance(commands, bytes) else b"".join(commands))
-            return [self._reply() for _ in range(replies)]
+            return [self._reply(ends) for _ in range(replies)]
+        except (OSError, hiredis.HiredisError) as error:
+            raise OnlineStoreFailed("ask", self.place, error) from error
 
     def close(self) -> None:
         """Close the connection; it cannot be used afterwards."""
         self._socket.close()
 
-    def _reply(self) -> Any:
+    def _reply(self, ends: float | None) -> Any:
+        waited = False
         while (reply := self._reader.gets()) is False:
+            if waited and ends is not None:  # a server that answers in dribbles has no more time
+                if (left := ends - time.monotonic()) <= 0:
+                    raise TimeoutError("timed out")
+                self._socket.settimeout(left)
+            waited = True
             if not (received := self._socket.recv(_RECEIVE_BYTES)):
                 raise ConnectionResetError("the server has closed the connection")
             self._reader.feed(received)

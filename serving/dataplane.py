@@ -18,8 +18,10 @@ from serving.errors import NotFinite, OnlineStoreFailing
 from serving.predictor import Predictor
 from serving.schema import RequestSchema, Rows
 
-STATUS_NAMES = tuple(status.name.lower() for status in ReadStatus)
-"""The words for what became of a view's read, at the position of its code."""
+_NAMES = {status.value: status.name.lower() for status in ReadStatus}
+STATUS_NAMES = tuple(_NAMES.get(code, "") for code in range(max(_NAMES) + 1))
+"""The words for what became of a view's read, at the position of its code; some codes are the
+join's alone and have none."""
 
 
 class FeatureReader(Protocol):
@@ -61,9 +63,9 @@ class Answer:
     """float32, shape (rows,)."""
     rows: Rows | None = None
     """The request; None where raw features were sent."""
-    statuses: dict[str, np.ndarray] = field(default_factory=dict)
+    statuses: Mapping[str, np.ndarray] = field(default_factory=dict)
     """What became of each view's read, as codes of ``ReadStatus``, shape (rows,)."""
-    event_times: dict[str, np.ndarray] = field(default_factory=dict)
+    event_times: Mapping[str, np.ndarray] = field(default_factory=dict)
     """When each view's values were true: datetime64[us], shape (rows,)."""
 
 

@@ -108,7 +108,7 @@ def _infer_request(max_rows: int) -> dict[str, Any]:
 
 
 def _infer_response(model: ServedModel) -> dict[str, Any]:
-    status = {"type": "string", "enum": list(STATUS_NAMES)}
+    status = {"type": "string", "enum": [name for name in STATUS_NAMES if name]}
     views = {view.view: status for view in model.predictor.plan.views}
     prediction = _object({OUTPUT: {"type": "number"}, "features": _object(views)})
     return _object(

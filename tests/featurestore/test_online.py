@@ -142,8 +142,9 @@ def test_a_feature_that_vanished_from_the_store_is_an_error_and_not_a_null(
     materialize(at_home, catalog, until=moment(1))
     with sqlite3.connect(at_home.online_path) as db:
         db.execute("DELETE FROM tiny_hourly WHERE feature_name = 'y'")
+        db.execute("DELETE FROM headrace_tiny_hourly")
     reader = OnlineReader(at_home.online_path, plan_of(view))
-    with pytest.raises(FeatureNotMaterialized, match="a feature of view hourly"):
+    with pytest.raises(FeatureNotMaterialized, match="feature y of view hourly"):
         reader.read({"origin": ["JFK"]}, minutes(1))
     reader.close()
 
@@ -151,9 +152,21 @@ def test_a_feature_that_vanished_from_the_store_is_an_error_and_not_a_null(
 def test_a_broken_value_is_refused(store, at_home):
     reader = store(("JFK", 0, 0, 1.0))
     with sqlite3.connect(at_home.online_path) as db:
-        db.execute("UPDATE tiny_hourly SET value = x'20ff01'")
-    with pytest.raises(StoredValueBroken, match="of view hourly is no DOUBLE"):
+        db.execute("UPDATE tiny_hourly SET value = x'20ff01', event_ts = event_ts + 1")
+    with pytest.raises(StoredValueBroken, match="x of view hourly is no DOUBLE"):
         reader.read({"origin": ["JFK"]}, minutes(1))
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda row: row[:3], lambda row: row + bytes(8), lambda row: row[:24], lambda _: "x"]
+)
+def test_a_broken_packed_row_is_refused(store, at_home, broken):
+    reader = store(("JFK", 0, 0, 1.0), ("LGA", 0, 0, 2.0))
+    with sqlite3.connect(at_home.online_path) as db:
+        (row,) = db.execute("SELECT row FROM headrace_tiny_hourly LIMIT 1").fetchone()
+        db.execute("UPDATE headrace_tiny_hourly SET row = ?", [broken(row)])
+    with pytest.raises(StoredValueBroken, match="a row of view hourly is no packed row of 32"):
+        reader.read({"origin": ["LGA", "JFK"]}, minutes(1, 1))
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path, read):

@@ -1,0 +1,280 @@
+"""From what a store said of a micro-batch's entities to values, statuses and event times."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from featurestore.column_block import ColumnBlock
+from featurestore.errors import FeatureNotMaterialized, StoredValueBroken
+from featurestore.freshness import ReadStatus
+from featurestore.online_source import (
+    NOTHING,
+    UNKNOWN,
+    Group,
+    Reply,
+    Source,
+    numbers_of,
+    objects_of,
+)
+from featurestore.packed import HEADER_BYTES
+from featurestore.read_layout import ReadLayout, oldest_ages, view_of_number
+from featurestore.values import decode_object
+from featurestore.wire import decode_numbers
+from headrace.plan import ViewRead
+
+_NO_TIME = np.datetime64("NaT", "us")
+
+
+@dataclass(frozen=True)
+class OnlineRows:
+    """What the online store holds for each row of a micro-batch."""
+
+    columns: Mapping[str, np.ndarray]
+    """``<view>__<feature>``: float64, shape (rows,), NaN where there is no value; Python objects,
+    None where there is none, for features that are no numbers."""
+    status: Mapping[str, np.ndarray]
+    """By view: uint8, shape (rows,): ``ReadStatus``."""
+    event_times: Mapping[str, np.ndarray]
+    """By view: datetime64[us], shape (rows,): of the value used; NaT where there is none."""
+
+
+class RowDecoder:
+    """Decodes replies of one plan's views; everything that can be made ready once is made here."""
+
+    def __init__(self, views: Sequence[ViewRead], groups: Sequence[Group], source: Source) -> None:
+        """Prepare for replies of all groups, one after the other."""
+        self._views, self._source = views, source
+        places, self._objects = _places(views, groups)
+        self._packed = _picker(places)
+        self._stamps = _picker([place - 1 for place in places])
+        self._view_of_number = view_of_number(views)
+        self._oldest = oldest_ages(views)
+        names = [name for view in views for name in view.number_columns]
+        self._columns = {name: position for position, name in enumerate(names)}
+        self._by_view = {view.view: position for position, view in enumerate(views)}
+
+    def decode(
+        self,
+        layout: ReadLayout,
+        replies: Sequence[Reply],
+        moments: np.ndarray,
+        entity_key: Callable[[int, int], bytes],
+        *,
+        last_try: bool,
+    ) -> OnlineRows | None:
+        """Return the values of each row at its moment.
+
+        Args:
+            layout: the views as the store has them.
+            replies: by row, those of all groups joined.
+            moments: int64 microseconds, shape (rows,).
+            entity_key: the entity's key, by row and position of the view.
+            last_try: take rows of another generation of a view for rows that are not there.
+
+        Returns:
+            None if there are rows of another generation, and it is not the last try: the layout
+            may be an old one.
+
+        Raises:
+            StoredValueBroken: if a packed row or a message is damaged.
+            FeatureNotMaterialized: if Feast's own row lacks a feature, or a row is not there while
+                its view is being written from the start.
+            OnlineStoreFailed: if Feast's own rows are needed and cannot be read.
+        """
+        packed = [row for reply in replies for row in self._packed(reply)]
+        stamp = self._source.stamp
+        found = [stamp(moment) for reply in replies for moment in self._stamps(reply)]
+        stamps = np.array(found, dtype=np.int64).reshape(len(replies), len(self._views))
+        cells = self._cells(layout, packed, stamps)
+        status = np.zeros(cells.event.shape, dtype=np.uint8)
+        if not cells.usable.all():
+            if not last_try and (cells.current & ~cells.tagged).any():
+                return None
+            self._settle(cells, status, layout, entity_key)
+        at = moments[:, None]
+        late = np.maximum(cells.event, cells.created) > at
+        unusable = (at - cells.event > self._oldest) | late
+        if unusable.any():
+            unusable &= status == ReadStatus.PRESENT
+            status[unusable] = ReadStatus.EXPIRED
+            status[unusable & late] = ReadStatus.FUTURE
+        times = cells.event.view("datetime64[us]")
+        absent = status != ReadStatus.PRESENT
+        if absent.any():
+            cells.values[absent[:, self._view_of_number]] = np.nan
+            times[absent] = _NO_TIME
+        return self._rows(cells.values, status, times, replies)
+
+    def unavailable(self, rows: int) -> OnlineRows:
+        """The rows where the store could not be asked at all."""
+        views = len(self._views)
+        status = np.full((rows, views), ReadStatus.UNAVAILABLE, dtype=np.uint8)
+        values = np.full((rows, len(self._columns)), np.nan)
+        return self._rows(values, status, np.full((rows, views), _NO_TIME), [])
+
+    def _cells(
+        self, layout: ReadLayout, packed: list[bytes | None], stamps: np.ndarray
+    ) -> "_Cells":
+        rows = _filled(layout, packed)
+        cells = _Cells.of(layout, rows, stamps, self._source)
+        if cells is None or not cells.usable.all():
+            # A row of another length shifts what follows it: look at each row by itself.
+            rows = [self._checked(layout, place, row) for place, row in enumerate(rows)]
+            cells = _Cells.of(layout, rows, stamps, self._source)
+        assert cells is not None
+        return cells
+
+    def _checked(self, layout: ReadLayout, place: int, row: bytes) -> bytes:
+        """The packed row; one of another generation with the length of this one."""
+        position = place % len(layout.blanks)
+        blank = layout.blanks[position]
+        if not isinstance(row, bytes):
+            row = str(row).encode()
+        if len(row) == len(blank):
+            return row
+        if len(row) < HEADER_BYTES or row[:8] == layout.tags[position].tobytes():
+            what = f"a row of view {self._views[position].view}"
+            raise StoredValueBroken(what, f"packed row of {len(blank)} bytes", row)
+        return row[:HEADER_BYTES] + blank[HEADER_BYTES:]
+
+    def _rows(
+        self, values: np.ndarray, status: np.ndarray, times: np.ndarray, replies: Sequence[Reply]
+    ) -> OnlineRows:
+        objects = {
+            column: self._decode_objects(column, dtype, replies, place, status[:, view])
+            for column, dtype, view, place in self._objects
+        }
+        return OnlineRows(
+            ColumnBlock(self._columns, values, objects),
+            ColumnBlock(self._by_view, status),
+            ColumnBlock(self._by_view, times),
+        )
+
+    def _decode_objects(
+        self, column: str, dtype: str, replies: Sequence[Reply], place: int, status: np.ndarray
+    ) -> np.ndarray:
+        found = np.full(len(status), None, dtype=object)
+        for row in np.flatnonzero(status == ReadStatus.PRESENT).tolist():
+            message = replies[row][place]
+            if message is None:
+                raise FeatureNotMaterialized(f"feature {column}", self._source.place)
+            found[row] = decode_object(message, dtype, column)
+        return found
+
+    def _settle(
+        self,
+        cells: "_Cells",
+        status: np.ndarray,
+        layout: ReadLayout,
+        entity_key: Callable[[int, int], bytes],
+    ) -> None:
+        """Say of each cell that is not usable as it is what it is, and read it anew if need be."""
+        status[cells.stamps == NOTHING] = ReadStatus.NEVER_SEEN
+        status[cells.stamps == UNKNOWN] = ReadStatus.UNAVAILABLE
+        status[cells.current & ~cells.tagged] = ReadStatus.NEVER_SEEN  # of an earlier generation
+        unknown = status == ReadStatus.UNAVAILABLE
+        # A packed row without Feast's own, or with another time: another Feast client was here.
+        seen = (cells.stamps != NOTHING) | cells.tagged
+        for view in np.flatnonzero((~cells.current & seen & ~unknown).any(axis=0)).tolist():
+            rows = np.flatnonzero(~cells.current[:, view] & seen[:, view] & ~unknown[:, view])
+            self._read_feasts(cells, status, view, rows, entity_key)
+        for view in layout.loading:
+            if (status[:, view] == ReadStatus.NEVER_SEEN).any():
+                what = f"all of feature view {self._views[view].view}, which is being written anew,"
+                raise FeatureNotMaterialized(what, self._source.place)
+
+    def _read_feasts(
+        self,
+        cells: "_Cells",
+        status: np.ndarray,
+        position: int,
+        rows: np.ndarray,
+        entity_key: Callable[[int, int], bytes],
+    ) -> None:
+        view = self._views[position]
+        keys = [entity_key(row, position) for row in rows.tolist()]
+        found = self._source.messages(view, keys)
+        there = np.array([row is not None for row in found])
+        status[rows[~there], position] = ReadStatus.NEVER_SEEN
+        kept, rows = [row for row in found if row is not None], rows[there]
+        status[rows, position] = ReadStatus.PRESENT
+        cells.event[rows, position] = [row[0] for row in kept]
+        cells.created[rows, position] = [row[1] for row in kept]
+        dtypes = {feature.name: feature.dtype for feature in view.features}
+        for number, name in enumerate(numbers_of(view)):
+            column = f"{view.view}__{name}"
+            messages = [row[2][number] for row in kept]
+            values = decode_numbers(messages, dtypes[name], f"{name} of view {view.view}")
+            cells.values[rows, self._columns[column]] = values
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What stands in a micro-batch's packed rows; a cell is a row of the batch and a view."""
+
+    stamps: np.ndarray  # int64, shape (rows, views): of Feast's own rows
+    event: np.ndarray  # int64, shape (rows, views)
+    created: np.ndarray
+    values: np.ndarray  # float64, shape (rows, features), C-contiguous
+    tagged: np.ndarray  # bool, shape (rows, views): the packed row is of the current generation
+    current: np.ndarray  # bool, shape (rows, views): the packed row agrees with Feast's own
+    usable: np.ndarray  # both
+
+    @classmethod
+    def of(
+        cls, layout: ReadLayout, packed: Sequence[bytes], stamps: np.ndarray, source: Source
+    ) -> "_Cells | None":
+        """Cut packed rows into cells; None if together they do not have the right length."""
+        rows = len(stamps)
+        try:
+            data = b"".join(packed)
+        except TypeError:  # SQLite gives text where somebody put text
+            return None
+        if len(data) != 8 * rows * layout.words:
+            return None
+        words = np.frombuffer(data, "<i8") if data else np.empty(0, "<i8")
+        words = words.reshape(rows, layout.words)
+        event = words.take(layout.event_columns, axis=1)
+        created = words.take(layout.created_columns, axis=1)
+        tagged = words.take(layout.tag_columns, axis=1) == layout.tags
+        current = source.agrees(stamps, event, created)
+        values = words.view("<f8").take(layout.values, axis=1)
+        return cls(stamps, event, created, values, tagged, current, tagged & current)
+
+
+def _filled(layout: ReadLayout, packed: list[bytes | None]) -> list[bytes]:
+    if None not in packed:
+        return packed  # type: ignore[return-value]
+    blanks, views = layout.blanks, len(layout.blanks)
+    return [blanks[i % views] if row is None else row for i, row in enumerate(packed)]
+
+
+def _places(
+    views: Sequence[ViewRead], groups: Sequence[Group]
+) -> tuple[list[int], list[tuple[str, str, int, int]]]:
+    """Where in the joined replies each view's packed row stands, and each object feature.
+
+    Of an object feature: column, type, position of the view, place.
+    """
+    places, objects, start = [0] * len(views), [], 0
+    for group in groups:
+        for position, view in zip(group.positions, group.views, strict=True):
+            places[position] = start + 1
+            dtypes = {feature.name: feature.dtype for feature in view.features}
+            names = objects_of(view)
+            objects += [
+                (f"{view.view}__{name}", str(dtypes[name]), position, start + 2 + number)
+                for number, name in enumerate(names)
+            ]
+            start += 2 + len(names)
+    return places, objects
+
+
+def _picker(places: Sequence[int]) -> Callable[[Reply], Sequence[Any]]:
+    """A function that picks several places of a reply."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda reply: [reply[place] for place in places]
