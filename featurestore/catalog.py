@@ -131,7 +131,7 @@ def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
         feature_service=spec.feature_service,
         definitions_sha256=catalog.definitions_sha256,
         event_timestamp=spec.label.event_timestamp,
-        views=tuple(_read_of(catalog, part) for part in catalog.services[spec.feature_service]),
+        views=service_reads(catalog, spec.feature_service),
         request=spec.request,
         inputs_from_request=spec.inputs_from_request,
         transforms=tuple(pin(find_transform(name)) for name in spec.transforms),
@@ -140,6 +140,11 @@ def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
     _check_transforms(plan, spec)
     _check_objects(catalog, plan, spec)
     return plan
+
+
+def service_reads(catalog: Catalog, service: str) -> tuple[ViewRead, ...]:
+    """What a feature service of the catalog reads, view by view in its order."""
+    return tuple(_read_of(catalog, part) for part in catalog.services[service])
 
 
 def _read_of(catalog: Catalog, part: ServiceView) -> ViewRead:

@@ -1,8 +1,9 @@
 """Check the health of every feature view: how old, how many values missing, what has moved.
 
-Compares the last days of each view's table with the weeks before, and looks how far the online
-store reaches. Runs nightly after materialize (prefect.yaml: check-features). Exit code 3 means that
-something was found: it is recorded, emitted as a Prefect event and posted to the webhook.
+Compares the last week of each view's table with the eight weeks before, and looks how far the
+online store reaches. Runs nightly after materialize (prefect.yaml: check-features). Exit code 3
+means that something was found: it is recorded, emitted as a Prefect event and posted to the
+webhook.
 """
 
 from prefect import flow
@@ -11,7 +12,7 @@ from pydantic import Field
 from flows._command import FlowConfig, FlowReport, run, run_name
 from headrace.errors import ExitCode
 from headrace.settings import load_settings
-from monitoring.feature_health import FeatureReport
+from monitoring.feature_report import FeatureReport
 from tasks import alerts, feature_checks
 from tasks.alerts import Told
 
@@ -25,8 +26,8 @@ class CheckFeaturesConfig(FlowConfig):
         "table), 'now' (the clock), or a day (UTC)",
     )
     days: int = Field(7, ge=1, le=366, description="length of the window that is judged")
-    reference_days: int = Field(
-        28, ge=1, le=3660, description="length of the window before it, which it is compared with"
+    past: int = Field(
+        8, ge=1, le=104, description="how many windows of that length before it it is compared with"
     )
 
 
@@ -57,9 +58,7 @@ class CheckFeaturesReport(FlowReport):
 def check_features(config: CheckFeaturesConfig) -> CheckFeaturesReport:
     """Check the health of every feature view."""
     settings = load_settings()
-    found = feature_checks.check(
-        settings, at=config.at, days=config.days, reference_days=config.reference_days
-    )
+    found = feature_checks.check(settings, at=config.at, days=config.days, past=config.past)
     told = alerts.tell(settings, feature_checks.as_alerts(found.health))
     return CheckFeaturesReport(health=found.health, report=found.uri, alerts=told)
 

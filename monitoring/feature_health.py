@@ -1,86 +1,30 @@
 """The health of feature views: how old their newest values are, how many are missing, what moved.
 
-A view is judged by its freshness and by two profiles: of the current window, and of the reference
-window before it. Nothing here reads a store; ``tasks/feature_health.py`` hands over what it found.
+A view is judged by its freshness and by profiles: of the current window, and of the windows of the
+same length before it, which are the reference. Those also show how much a feature moves when
+nothing is wrong: one week of weather is never like the month before, and only a week that lies
+further out than any of the past ones is worth a person's time. Nothing here reads a store;
+``tasks/feature_health.py`` hands over what it found.
 """
 
+import functools
 import math
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 from pydantic import AwareDatetime
 
-from headrace.spec import DriftPolicy, Part
-from headrace.window import Window
+from headrace.spec import DriftPolicy
 from monitoring.drift import ColumnDrift, compare_profiles
+from monitoring.feature_report import FeatureHealth, Finding, Freshness
 from monitoring.limits import Limits, age_in_words
-from monitoring.profile import Profile
+from monitoring.profile import Profile, merge
 
-Kind = Literal["stale", "behind", "not materialized", "nulls", "drift", "unreadable"]
+UNUSUAL = 2.0
+"""A feature has moved if it lies so many times further out than any past window did.
 
-
-class Finding(Part):
-    """Something that a person should look at."""
-
-    kind: Kind
-    view: str
-    feature: str | None = None
-    sentence: str
-    """What was found, with the numbers, and what to do."""
-
-
-class Freshness(Part):
-    """How far a view reaches in both stores; None: it has no rows, or nobody could tell."""
-
-    newest_event: AwareDatetime | None = None
-    """The latest moment at which a value of the offline table was true."""
-    newest_known: AwareDatetime | None = None
-    """The latest moment at which one was written."""
-    online: Literal["there", "loading", "missing", "unknown"] = "unknown"
-    """Whether the online store holds the view; ``unknown`` for stores without Headrace's record."""
-    online_until: AwareDatetime | None = None
-    """The watermark: everything known by then is in the online store."""
-
-
-class FeatureHealth(Part):
-    """One feature in the current and in the reference window."""
-
-    name: str
-    dtype: str
-    rows: int
-    null_rate: float | None
-    """Share of missing values, 0 to 1; None: there are no rows."""
-    reference_null_rate: float | None = None
-    psi: float | None = None
-    """How far it moved, in nats; None: there is nothing to compare, or no measure for its type."""
-
-
-class ViewHealth(Part):
-    """One view."""
-
-    view: str
-    freshness: Freshness
-    age_seconds: float | None
-    """Of the newest value offline."""
-    limits: Limits
-    features: tuple[FeatureHealth, ...] = ()
-
-
-class FeatureReport(Part):
-    """The health of every view at one moment."""
-
-    at: AwareDatetime
-    current: Window
-    reference: Window
-    views: tuple[ViewHealth, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in words."""
-        if not self.findings:
-            return f"All {len(self.views)} feature views are healthy."
-        sick = {finding.view for finding in self.findings}
-        return f"{len(self.findings)} findings in {len(sick)} of {len(self.views)} feature views."
+On 44 weeks of the sample's 28 features, against the 8 weeks before each: with the PSI limit alone
+something moved in every week (458 times), with this in 14 weeks (54 times).
+"""
 
 
 def judge_freshness(
@@ -100,27 +44,35 @@ def judge_freshness(
 
 def judge_features(
     view: str,
-    dtypes: dict[str, str],
+    dtypes: Mapping[str, str],
     *,
-    reference: Profile | None,
+    past: Sequence[Profile],
     current: Profile | None,
     limits: Limits,
 ) -> tuple[tuple[FeatureHealth, ...], tuple[Finding, ...]]:
-    """Compare a view's features in two windows.
+    """Compare a view's features with what they were.
 
     Args:
         view: its name.
         dtypes: Feast's type of each feature. Numbers and text have values in the profiles; of the
             other types the profiles only count what is missing.
-        reference: of the window before; None: it has no rows.
-        current: on the bins of the reference; None: it has no rows.
+        past: of the reference windows that have rows, all on the same bins.
+        current: on those bins too; None: it has no rows.
         limits: how many values may go missing, and how far they may move.
     """
     moved: dict[str, ColumnDrift] = {}
-    if reference is not None and current is not None:
-        policy = DriftPolicy(psi=limits.max_psi or math.inf)
-        moved = {c.name: c for c in compare_profiles(reference, current, policy).columns}
-    features = tuple(_feature(n, dtype, moved.get(n), current) for n, dtype in dtypes.items())
+    if past and current is not None:
+        moved = _moves(functools.reduce(merge, past), current, limits)
+    usual = _usual_moves(past, limits)
+    features = tuple(
+        _feature(name, dtype, moved.get(name), current).model_copy(
+            update={
+                "highest_null_rate": _highest_null_rate(name, past),
+                "usual_psi": usual.get(name) if has_values(dtype) else None,
+            }
+        )
+        for name, dtype in dtypes.items()
+    )
     findings = [
         finding
         for feature in features
@@ -128,6 +80,26 @@ def judge_features(
         if finding is not None
     ]
     return features, tuple(findings)
+
+
+def _moves(reference: Profile, current: Profile, limits: Limits) -> dict[str, ColumnDrift]:
+    policy = DriftPolicy(psi=limits.max_psi or math.inf)
+    return {column.name: column for column in compare_profiles(reference, current, policy).columns}
+
+
+def _usual_moves(past: Sequence[Profile], limits: Limits) -> dict[str, float]:
+    """How far each feature's furthest past window lies from the other past windows."""
+    usual: dict[str, float] = {}
+    for i, one in enumerate(past if len(past) > 1 else ()):
+        others = functools.reduce(merge, [*past[:i], *past[i + 1 :]])
+        for name, column in _moves(others, one, limits).items():
+            usual[name] = max(usual.get(name, 0.0), column.psi)
+    return usual
+
+
+def _highest_null_rate(name: str, past: Sequence[Profile]) -> float | None:
+    columns = [profile.columns[name] for profile in past]
+    return max((column.missing / column.rows for column in columns), default=None)
 
 
 def has_values(dtype: str) -> bool:
@@ -191,15 +163,15 @@ def _nulls(
     compared, limit = moved.get(feature.name), limits.max_null_rise
     if compared is None or limit is None:
         return None
-    before, after = compared.reference_missing, compared.current_missing
+    before, after = feature.highest_null_rate or 0.0, compared.current_missing
     if after - before <= max(limit, _noise(compared)):
         return None
     return Finding(
         kind="nulls",
         view=view,
         feature=feature.name,
-        sentence=f"{view}: {after:.1%} of {feature.name} are missing, {before:.1%} before; the "
-        f"limit is a rise by {limit:.1%}. See what fills its table.",
+        sentence=f"{view}: {after:.1%} of {feature.name} are missing, at most {before:.1%} in "
+        f"the windows before; the limit is a rise by {limit:.1%}. See what fills its table.",
     )
 
 
@@ -218,10 +190,14 @@ def _drift(
         return None
     if feature.psi is None:  # of such a type only the missing values moved: _nulls tells it
         return None
+    usual = feature.usual_psi or 0.0
+    if feature.psi <= UNUSUAL * usual:
+        return None
     return Finding(
         kind="drift",
         view=view,
         feature=feature.name,
-        sentence=f"{view}: {feature.name} has moved by PSI {compared.psi:.3f} nats, the limit is "
-        f"{limits.max_psi:g}. See whether the world changed, or the pipeline.",
+        sentence=f"{view}: {feature.name} has moved by PSI {compared.psi:.3f} nats; the limit "
+        f"is {limits.max_psi:g}, and no window before lay further out than {usual:.3f}. See "
+        "whether the world changed, or the pipeline.",
     )

@@ -86,6 +86,10 @@ class ModelRegistry:
             raise UnknownName("registered model", name, self._names())
         return found
 
+    def all_versions(self) -> tuple[ModelVersion, ...]:
+        """Every version of every model, by model and oldest first."""
+        return tuple(version for name in sorted(self._names()) for version in self._search(name))
+
     def version_by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version an alias points to; None where there is no such alias or model."""
         return next((found for found in self._search(name) if alias in found.aliases), None)

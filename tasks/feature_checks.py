@@ -8,9 +8,10 @@ from prefect.logging import get_run_logger
 from featurestore.catalog import load_catalog
 from headrace.settings import Settings
 from monitoring.alerts import Alert
-from monitoring.feature_health import FeatureReport, ViewHealth
+from monitoring.feature_report import FeatureReport, ViewHealth
 from monitoring.limits import age_in_words
-from tasks.feature_health import Windows, check_views, keep_report, moment_of
+from tasks.feature_health import check_views, keep_report
+from tasks.feature_windows import Windows, moment_of
 from tasks.step import step
 
 RAISED_BY = "check-features"
@@ -24,19 +25,19 @@ class Checked(NamedTuple):
 
 
 @step("check the feature views at {at}")
-def check(settings: Settings, *, at: str, days: int, reference_days: int) -> Checked:
+def check(settings: Settings, *, at: str, days: int, past: int) -> Checked:
     """Judge every feature view and keep the report. Safe to run twice: it is replaced.
 
     Args:
         settings: where the stores are.
         at: what counts as now, as ``moment_of`` reads it.
         days: length of the window that is judged.
-        reference_days: length of the window before it.
+        past: how many windows of that length before it are the reference.
     """
     logger = get_run_logger()
     catalog = load_catalog(settings)
     moment = moment_of(settings, catalog, at)
-    windows = Windows.before(moment, days=days, reference_days=reference_days)
+    windows = Windows.before(moment, days=days, past=past)
     logger.info("%d views: %s against %s", len(catalog.views), windows.current, windows.reference)
     health = check_views(settings, catalog, windows)
     uri = keep_report(settings, health)

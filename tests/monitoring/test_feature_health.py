@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from monitoring.feature_health import Freshness, judge_features, judge_freshness
+from monitoring.feature_health import judge_features, judge_freshness
+from monitoring.feature_report import Freshness
 from monitoring.limits import Limits
 from monitoring.profile import profile_like, reference_profile
 
@@ -51,12 +52,11 @@ def test_a_sentence_names_the_age_the_moment_and_the_limit():
     )
 
 
-def judged(before, after, *, dtype="DOUBLE", limits=LIMITS):
-    reference = reference_profile({"wind": before})
-    current = profile_like(reference, {"wind": after})
-    return judge_features(
-        "weather", {"wind": dtype}, reference=reference, current=current, limits=limits
-    )
+def judged(*windows, dtype="DOUBLE", limits=LIMITS):
+    """The last window judged by those before it."""
+    bins = reference_profile({"wind": np.concatenate(windows[:-1])})
+    *past, current = [profile_like(bins, {"wind": values}) for values in windows]
+    return judge_features("weather", {"wind": dtype}, past=past, current=current, limits=limits)
 
 
 def missing(share, rows=2000):
@@ -69,7 +69,7 @@ def test_a_feature_that_goes_missing_is_found_with_both_shares():
     (feature,), (finding, *_) = judged(missing(0.02), missing(0.10))
     assert (feature.null_rate, feature.reference_null_rate) == (0.10, 0.02)
     assert finding.kind == "nulls"
-    assert "10.0% of wind are missing, 2.0% before" in finding.sentence
+    assert "10.0% of wind are missing, at most 2.0% in the windows before" in finding.sentence
 
 
 def test_a_feature_that_moves_is_found_unless_it_may():
@@ -82,6 +82,20 @@ def test_a_feature_that_moves_is_found_unless_it_may():
         ]
         == ()
     )
+
+
+def test_what_moves_all_the_time_is_found_only_when_it_moves_further_than_ever():
+    weeks = [missing(0.0) + shift for shift in (0.0, 4.0, -4.0, 0.0)]
+    assert judged(*weeks, missing(0.0) + 4.0)[1] == ()
+    (feature,), (finding,) = judged(*weeks, missing(0.0) + 40.0)
+    assert finding.kind == "drift"
+    assert feature.psi > 2 * feature.usual_psi > 0.5
+    assert f"no window before lay further out than {feature.usual_psi:.3f}" in finding.sentence
+
+
+def test_what_is_missing_now_and_then_is_found_only_when_more_is_missing_than_ever():
+    assert judged(missing(0.0), missing(0.2), missing(0.22))[1] == ()
+    assert judged(missing(0.0), missing(0.2), missing(0.3))[1][0].kind == "nulls"
 
 
 def test_quiet_windows_and_small_ones_find_nothing():
@@ -97,6 +111,6 @@ def test_of_other_types_only_missing_values_are_compared():
 
 def test_a_view_without_rows_has_no_shares():
     (feature,), findings = judge_features(
-        "weather", {"wind": "DOUBLE"}, reference=None, current=None, limits=LIMITS
+        "weather", {"wind": "DOUBLE"}, past=[], current=None, limits=LIMITS
     )
     assert (feature.rows, feature.null_rate, findings) == (0, None, ())
