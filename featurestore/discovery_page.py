@@ -74,6 +74,7 @@ th.number { text-align: right; }
 .type { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
 .bar { display: inline-block; width: 3.4rem; height: .5rem; margin-right: .5rem;
   border-radius: 3px; background: var(--page); overflow: hidden; }
+.number b { display: inline-block; min-width: 3.3rem; font-weight: 400; }
 .bar i { display: block; height: 100%; background: var(--bar); }
 tr.hit td { background: var(--hit); }
 [hidden] { display: none !important; }
@@ -172,7 +173,7 @@ def _view_card(view: ViewEntry) -> str:
         f"<code>{escape(view.event_timestamp)}</code>"
         f"{known if view.created_timestamp else ''}{pushed if view.push_source else ''}",
         "Newest value": _time(view.newest_event) if view.newest_event else "no rows",
-        "Online until": _time(view.online_until) if view.online_until else escape(view.online),
+        "Online until": _online(view),
         "Owner": escape(view.owner),
         "Services": ", ".join(f'<a href="#{escape(s)}">{escape(s)}</a>' for s in view.services),
         "Read by": _readers(view.readers),
@@ -215,13 +216,20 @@ def _feature_row(feature: FeatureEntry) -> str:
 def _share(rate: float | None) -> str:
     if rate is None:
         return ""
-    return f'<span class="bar"><i style="width:{rate:.1%}"></i></span>{rate:.1%}'
+    return f'<span class="bar"><i style="width:{rate:.1%}"></i></span><b>{rate:.1%}</b>'
 
 
 def _troubles(view: ViewEntry) -> str:
     if view.findings:
         return f"{len(view.findings)} finding{'s' if len(view.findings) > 1 else ''}"
     return {"missing": "not materialized", "loading": "half written"}.get(view.online, "")
+
+
+def _online(view: ViewEntry) -> str:
+    if view.online_until:
+        return _time(view.online_until)
+    kinds = {"missing": "not materialized", "loading": "half written", "there": "only pushed to"}
+    return kinds.get(view.online, "unknown")
 
 
 def _readers(readers: Iterable[ReaderEntry]) -> str:

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from featurestore.discovery import Hit, Listing, ReaderEntry, ServiceEntry, ViewEntry
 
 _WIDEST = 100
+_ONLINE = {
+    "there": "there",
+    "loading": "half written",
+    "missing": "not materialized",
+    "unknown": "unknown",
+}
 
 
 def listing_text(listing: "Listing") -> str:
@@ -20,7 +26,7 @@ def listing_text(listing: "Listing") -> str:
             view.ttl,
             str(len(view.features)),
             _time(view.newest_event) or "no rows",
-            _time(view.online_until) or view.online,
+            _time(view.online_until) or _ONLINE[view.online],
             _worst(view),
             str(len(view.findings) or ""),
         )
@@ -76,7 +82,6 @@ def _entry(entry: "ViewEntry | ServiceEntry", facts: dict[str, str], rows: list[
 def _view_facts(view: "ViewEntry") -> dict[str, str]:
     created = f", known at {view.created_timestamp}" if view.created_timestamp else ""
     source = f"; pushed to {view.push_source}" if view.push_source else ""
-    online = {"there": "there", "loading": "half written", "missing": "not materialized"}
     until = f", all known until {_time(view.online_until)} UTC" if view.online_until else ""
     newest = (
         f", newest value {_time(view.online_newest_event)} UTC" if view.online_newest_event else ""
@@ -88,7 +93,7 @@ def _view_facts(view: "ViewEntry") -> dict[str, str]:
         "offline": f"newest value {_time(view.newest_event)} UTC"
         if view.newest_event
         else "no rows",
-        "online": online.get(view.online, "unknown") + until + newest,
+        "online": _ONLINE[view.online] + until + newest,
         "services": ", ".join(view.services),
         "read by": _readers(view.readers),
         "findings": " ".join(view.findings),
