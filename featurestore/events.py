@@ -10,6 +10,7 @@ import json
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ class StandardInput:
         """Read from a descriptor; that of standard input if None."""
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         self._held = b""
-        self._number = 0
+        self._begun, self._number = time.time_ns(), 0
         self._ended = False
 
     @property
@@ -173,7 +174,7 @@ class StandardInput:
         for line in whole:
             self._number += 1
             if line.strip():
-                yield Event(str(self._number), line)
+                yield Event(f"{self._begun}-{self._number}", line)
 
     def begin_write(self, events: Sequence[Event]) -> None:
         """See ``EventSource``; there is nothing to remember it by."""
