@@ -26,8 +26,6 @@ from headrace import storage
 from headrace.plan import ViewRead
 from headrace.settings import Settings
 
-CHUNK_ENTITIES = 32_768
-"""Entities written between two records of progress: what a killed run does again at most."""
 _LOG_SECONDS = 5.0
 _TRIES = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -168,8 +166,8 @@ def _write(
             newest = max(int(event.max()), int(event.max()) if newest is None else newest)
         rows = page.rows.slice(min(skip, len(page.rows)))
         skip -= len(page.rows) - len(rows)
-        for start in range(0, len(rows), CHUNK_ENTITIES):
-            progress = _write_chunk(store, begin, rows.slice(start, CHUNK_ENTITIES), progress)
+        for start in range(0, len(rows), store.chunk_rows):
+            progress = _write_chunk(store, begin, rows.slice(start, store.chunk_rows), progress)
             if time.monotonic() - told > _LOG_SECONDS:
                 told = time.monotonic()
                 _log.info("%s: %d entities done", read.view, progress.entities)

@@ -5,19 +5,21 @@ come between the two. While Redis works on one batch, the next one is encoded.
 """
 
 import contextlib
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import hiredis
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore import redis_layout as layout
-from featurestore.encode import BYTES, constant, join, timestamps, whole
 from featurestore.errors import OnlineStoreFailed, ViewReplaced
-from featurestore.redis_scripts import PUT_VIEW, SWEEP, WRITE
+from featurestore.redis_calls import BATCH_ROWS, call, create_calls, write_calls
+from featurestore.redis_scripts import CREATE, PUT_VIEW, SWEEP, WRITE
 from featurestore.resp import Connection, command, shown
 from featurestore.rows import EncodedRows, encode_rows
 from featurestore.stored import StoredView
@@ -25,15 +27,16 @@ from featurestore.wire import EntityKeyWriter
 
 TIMEOUT_SECONDS = 30.0
 """The longest wait for Redis to answer."""
-_ENCODED_ROWS = 16_384  # at a time, while the ones before are under way
-_SCRIPT_ROWS = 256  # in one call: Redis serves nobody else meanwhile, some 3 ms
+_ENCODED_ROWS = 8192  # at a time, while the ones before are under way
 _SCAN_KEYS = 1000
-_HEADS = pa.array([b"$%d\r\n" % length for length in range(4096)], BYTES)
-_END = constant(b"\r\n")
+
+_log = logging.getLogger(__name__)
 
 
 class RedisStore:
     """The online store of one Feast project in one Redis database. For one thread at a time."""
+
+    chunk_rows = 131_072
 
     def __init__(self, url: str, project: str) -> None:
         """Connect.
@@ -44,7 +47,8 @@ class RedisStore:
         self._url, self._project = url, project
         self.place = shown(url)
         self._connection: Connection | None = None
-        self._scripts: dict[bytes, bytes] = {}
+        self._takes_payloads = True
+        self._on_known_entities: set[str] = set()  # views that share their entities with others
         self._connect()
 
     def views(self) -> dict[str, StoredView]:
@@ -58,7 +62,7 @@ class RedisStore:
         keys = [layout.views_hash(self._project), layout.tags_hash(self._project)]
         record = stored.model_dump_json().encode()
         words = [stored.view.view.encode(), stored.tag, record]
-        (written,) = self._ask(self._call(PUT_VIEW, keys, words))
+        (written,) = self._ask(call(PUT_VIEW, keys, words))
         return bool(written)
 
     def write(
@@ -73,10 +77,9 @@ class RedisStore:
         under_way: Future[int] | None = None
         with ThreadPoolExecutor(1) as sender:
             for start in range(0, len(rows), _ENCODED_ROWS):
-                encoded = encode_rows(stored, rows.slice(start, _ENCODED_ROWS))
-                commands = self._commands(stored, encoded)
+                job = self._job(stored, encode_rows(stored, rows.slice(start, _ENCODED_ROWS)))
                 written += under_way.result() if under_way else 0
-                under_way = sender.submit(self._write, stored, commands)
+                under_way = sender.submit(job)
             written += under_way.result() if under_way else 0
         if then is not None:
             self.put_view(then(written))
@@ -103,7 +106,7 @@ class RedisStore:
             ((cursor, keys),) = self._ask(command(*scan))
             if keys:
                 words = [view.encode(), stored.tag, *fields]
-                (swept,) = self._ask(self._call(SWEEP, [tags, *keys], words))
+                (swept,) = self._ask(call(SWEEP, [tags, *keys], words))
                 if swept == -1:
                     raise ViewReplaced(view, self.place)
             if cursor == b"0":
@@ -118,14 +121,12 @@ class RedisStore:
     def _connect(self) -> Connection:
         if self._connection is None:
             self._connection = Connection(self._url, timeout_seconds=TIMEOUT_SECONDS)
-            scripts = (WRITE, PUT_VIEW, SWEEP)
-            loads = [command(b"SCRIPT", b"LOAD", script) for script in scripts]
+            loads = [command(b"SCRIPT", b"LOAD", s) for s in (CREATE, WRITE, PUT_VIEW, SWEEP)]
             try:
-                hashes = self._connection.ask(loads, replies=len(loads))
+                self._connection.ask(loads, replies=len(loads))
             except OnlineStoreFailed:
                 self.close()
                 raise
-            self._scripts = dict(zip(scripts, hashes, strict=True))
         return self._connection
 
     def _ask(self, *commands: bytes) -> list[Any]:
@@ -136,75 +137,43 @@ class RedisStore:
             self.close()  # answers may still be under way; the next call connects again
             raise
 
-    def _call(self, script: bytes, keys: list[bytes], words: list[bytes]) -> bytes:
-        self._connect()
-        return command(b"EVALSHA", self._scripts[script], str(len(keys)).encode(), *keys, *words)
+    def _job(self, stored: StoredView, rows: EncodedRows) -> Callable[[], int]:
+        """What writes some rows, with all commands ready to be sent."""
+        view = stored.view.view
+        first_load = stored.loading and stored.generation == 1
+        if first_load and self._takes_payloads and view not in self._on_known_entities:
+            calls = create_calls(self._project, stored, rows)
+            if calls is not None:
+                return partial(self._create, stored, rows, calls)
+        return partial(self._write, stored, write_calls(self._project, stored, rows))
 
-    def _commands(self, stored: StoredView, rows: EncodedRows) -> list[bytes]:
-        """Calls of ``WRITE`` for some rows, ready to be sent."""
-        head = self._write_words(stored)
-        keys = _Words([join(rows.keys, constant(self._project.encode()))])
-        values = _Words([*rows.messages, timestamps(rows.event_us), whole(rows.packed)])
-        calls = []
-        for start in range(0, len(rows.keys), _SCRIPT_ROWS):
-            end = min(start + _SCRIPT_ROWS, len(rows.keys))
-            words = 3 + (1 + end - start) + len(head) + values.columns * (end - start)
-            first = command(b"EVALSHA", self._scripts[WRITE], b"%d" % (1 + end - start))
-            calls.append(
-                b"".join(
-                    [
-                        b"*%d" % words + first[first.index(b"\r\n") :],
-                        _bulk([layout.tags_hash(self._project)]),
-                        keys.of(start, end),
-                        _bulk(head),
-                        values.of(start, end),
-                    ]
-                )
-            )
-        return calls
-
-    def _write_words(self, stored: StoredView) -> list[bytes]:
-        view, features = stored.view.view, stored.view.features
-        fields = [layout.feature_field(view, feature.name) for feature in features]
-        removed = [layout.feature_field(view, name) for name in stored.replaced]
-        stamps = [layout.timestamp_field(view), layout.packed_field(view)]
-        counted = [b"%d" % len(removed), *removed, b"%d" % len(fields), *fields]
-        return [view.encode(), stored.tag, *stamps, *counted]
+    def _create(self, stored: StoredView, rows: EncodedRows, calls: list[bytes]) -> int:
+        """Make the hashes that are not there and write the rows of the others."""
+        view = stored.view.view
+        try:
+            replies = self._ask(*calls)
+        except OnlineStoreFailed as error:
+            if not isinstance(error.reason, hiredis.ReplyError):
+                raise
+            _log.info("%s takes no payloads (%s): rows are written by HSET", self.place, error)
+            self._takes_payloads = False
+            return self._write(stored, write_calls(self._project, stored, rows))
+        if [-1] in replies:
+            raise ViewReplaced(view, self.place)
+        there = [b * BATCH_ROWS + row for b, rows_there in enumerate(replies) for row in rows_there]
+        if not there:
+            return len(rows.keys)
+        if len(there) > len(rows.keys) / 2:
+            self._on_known_entities.add(view)
+        others = rows.take(np.array(there))
+        written = self._write(stored, write_calls(self._project, stored, others))
+        return len(rows.keys) - len(there) + written
 
     def _write(self, stored: StoredView, calls: list[bytes]) -> int:
         written = self._ask(*calls)
         if -1 in written:
             raise ViewReplaced(stored.view.view, self.place)
         return sum(written)
-
-
-class _Words:
-    """Columns of bytes as the words of commands, cut by rows without touching them again."""
-
-    def __init__(self, columns: Sequence[pa.LargeBinaryArray]) -> None:
-        self.columns = len(columns)
-        parts = [part for column in columns for part in (_heads(column), column, _END)]
-        joined = join(*parts)
-        _, offsets, data = joined.buffers()
-        self._offsets = np.frombuffer(offsets, dtype=np.int64)[: len(joined) + 1]
-        self._data = memoryview(data) if data is not None else memoryview(b"")
-
-    def of(self, start: int, end: int) -> memoryview:
-        """The words of some rows."""
-        return self._data[self._offsets[start] : self._offsets[end]]
-
-
-def _heads(column: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
-    """What stands before each value in a command: ``$<length>``."""
-    lengths = pc.binary_length(column)
-    if len(column) and pc.max(lengths).as_py() < len(_HEADS):
-        return _HEADS.take(lengths)
-    digits = lengths.cast(pa.large_string()).cast(BYTES)
-    return join(constant(b"$"), digits, _END)
-
-
-def _bulk(words: Sequence[bytes]) -> bytes:
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
 def _escaped(text: bytes) -> bytes:

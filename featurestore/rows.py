@@ -31,6 +31,17 @@ class EncodedRows:
     packed: np.ndarray
     """uint8, shape (rows, row_bytes): as in ``featurestore.packed``."""
 
+    def take(self, places: np.ndarray) -> "EncodedRows":
+        """The rows at some places, in that order."""
+        indices = pa.array(places)
+        return EncodedRows(
+            keys=self.keys.take(indices),
+            event_us=self.event_us[places],
+            created_us=self.created_us[places],
+            messages=[column.take(indices) for column in self.messages],
+            packed=self.packed[places],
+        )
+
 
 def encode_rows(stored: StoredView, rows: pa.Table) -> EncodedRows:
     """Encode rows of a view.

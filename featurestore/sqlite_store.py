@@ -29,6 +29,8 @@ _MOST_KEYS = 8192  # in one SELECT; SQLite takes 32,766 variables
 class SqliteStore:
     """The online store of one Feast project in one SQLite file. For one thread at a time."""
 
+    chunk_rows = 16_384  # other writers wait for the end of a transaction, about a second
+
     def __init__(self, path: Path, project: str) -> None:
         """Open the file for writing, making it and its folder if need be.
 
@@ -77,7 +79,9 @@ class SqliteStore:
         then: Callable[[int], StoredView] | None = None,
     ) -> int:
         """See ``OnlineStore``. A killed write leaves everything as it was."""
-        encoded = _by_key(encode_rows(stored, rows))
+        encoded = encode_rows(stored, rows)
+        # In the order of the tables' keys SQLite writes fastest.
+        encoded = encoded.take(np.asarray(pc.array_sort_indices(encoded.keys)))
         with naming("write", self._path), self._transaction():
             there = self._record(stored.view.view)
             if there is None or there.tag != stored.tag:
@@ -198,19 +202,6 @@ def _is_ahead(there: StoredView, stored: StoredView) -> bool:
         return True
     return there.until_us is not None and (
         stored.until_us is None or stored.until_us < there.until_us
-    )
-
-
-def _by_key(rows: EncodedRows) -> EncodedRows:
-    """The rows in the order of the table's key, in which SQLite writes fastest."""
-    order = pc.array_sort_indices(rows.keys)
-    places = np.asarray(order)
-    return EncodedRows(
-        keys=rows.keys.take(order),
-        event_us=rows.event_us[places],
-        created_us=rows.created_us[places],
-        messages=[column.take(order) for column in rows.messages],
-        packed=rows.packed[places],
     )
 
 

@@ -84,6 +84,9 @@ class OnlineStore(Protocol):
     place: str
     """What reports and errors call the store: a path, or a URL without its password."""
 
+    chunk_rows: int
+    """How many rows a long write should hand over at a time."""
+
     def views(self) -> dict[str, StoredView]:
         """The record of every view there, by name."""
 

@@ -10,6 +10,8 @@ from featurestore import materialize as module
 from featurestore.catalog import Catalog
 from featurestore.errors import TimeWithoutZone, ViewReplaced
 from featurestore.materialize import materialize
+from featurestore.redis_store import RedisStore
+from featurestore.sqlite_store import SqliteStore
 from featurestore.stored import StoredView, stored_view
 from featurestore.stores import open_store
 from headrace.errors import SchemaMismatch, UnknownName
@@ -169,7 +171,8 @@ class Interrupted(Exception):
 @pytest.fixture
 def interrupt(monkeypatch):
     """Chunks of four entities; a run ends before it writes its n-th. Counts what is written."""
-    monkeypatch.setattr(module, "CHUNK_ENTITIES", 4)
+    for store_class in (RedisStore, SqliteStore):
+        monkeypatch.setattr(store_class, "chunk_rows", 4)
     written = []
     honest = module._write_chunk
 
