@@ -116,7 +116,7 @@ class _Clock:
             ticks = np.clip(at, self.first - 1, self.last) - (self.first - 1)
         else:
             ticks = np.searchsorted(self.moments, at, side="right")
-        return (entity.astype(np.int64) << self.bits) + ticks
+        return np.asarray((entity.astype(np.int64) << self.bits) + ticks)
 
     def same_entity(self, slots: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Whether two slots are of one entity."""

@@ -73,7 +73,8 @@ class EntityNumbers:
         distinct = tuple(column.dictionary for column in columns)
         if not columns:  # a view without entities: all values belong to one
             return cls((), (), (), 1), np.zeros(values.num_rows, dtype=np.int32)
-        numbers, pairs = _numbers(columns[0].indices), []
+        numbers = _numbers(columns[0].indices)
+        pairs: list[pa.Array] = []
         for column in columns[1:]:
             paired = _paired(numbers, _numbers(column.indices), len(column.dictionary))
             found = paired.dictionary_encode()
@@ -120,14 +121,14 @@ def _is_text(kind: pa.DataType) -> bool:
 def _numbers(indices: pa.Array) -> np.ndarray:
     if indices.null_count:
         indices = indices.fill_null(-1)
-    return indices.to_numpy()
+    return np.asarray(indices)
 
 
 def _translated(column: pa.DictionaryArray, known: pa.Array) -> np.ndarray:
     """The place in ``known`` of each row's value; -1: it is null, or not there."""
     places = _numbers(pc.index_in(column.dictionary, value_set=known))
     # One more place, at the end, for the -1 of a null.
-    return np.append(places, np.int32(-1))[_numbers(column.indices)]
+    return np.asarray(np.append(places, np.int32(-1))[_numbers(column.indices)])
 
 
 def _paired(so_far: np.ndarray, codes: np.ndarray, width: int) -> pa.Array:

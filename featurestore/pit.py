@@ -9,6 +9,7 @@ reordered. All work is done on whole columns; strings never leave Arrow.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from featurestore.history import History
 from featurestore.keys import EntityNumbers, RowKeys
 from headrace.plan import NUMBERS, ViewRead
 
-Column = np.ndarray | pa.Array
+Column: TypeAlias = "np.ndarray | pa.Array"
 """A joined feature: float64 with NaN for none where it is a number, else an Arrow column."""
 
 
@@ -46,6 +47,12 @@ class JoinedView:
     """datetime64[us], shape (rows,): the event time of the value used; NaT where there is none."""
     reasons: np.ndarray
     """uint8, shape (rows,): ``NullReason``."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows have each ``NullReason``, by its name."""
+        counts = np.bincount(self.reasons, minlength=len(NullReason)).tolist()
+        return {reason.name: counts[reason] for reason in NullReason}
 
 
 def point_in_time_join(
@@ -90,8 +97,13 @@ class ViewValues:
     columns: Mapping[str, Column]
 
     @classmethod
-    def of(cls, values: pa.Table, read: ViewRead) -> "ViewValues":
+    def of(cls, values: pa.Table, read: ViewRead, *, as_arrow: bool = False) -> "ViewValues":
         """Order the values of a view's table; it may be in any order.
+
+        Args:
+            values: as for ``point_in_time_join``.
+            read: the view.
+            as_arrow: keep numbers too as Arrow columns, in the types that the view declares.
 
         Raises:
             SchemaMismatch: if a column is missing or has the wrong type, or a timestamp is null.
@@ -100,8 +112,8 @@ class ViewValues:
         columns: dict[str, Column] = {}
         for name, feature in zip(read.columns, read.features, strict=True):
             column = feature_column(values, read.table, feature)
-            is_number = feature.dtype in NUMBERS
-            columns[name] = floats(column) if is_number else _one_chunk(column)
+            is_float = feature.dtype in NUMBERS and not as_arrow
+            columns[name] = floats(column) if is_float else _one_chunk(column)
         return cls(read, numbers, _history(values, read, entity), columns)
 
     def join(self, keys: RowKeys, at: np.ndarray) -> JoinedView:
@@ -113,13 +125,25 @@ class ViewValues:
         """
         entity = self.numbers.of_rows(keys)
         found = self.history.latest(entity, at)
-        event = _taken(self.history.event, found, found >= 0, np.int64(0))
+        event = _taken(self.history.event, found, found >= 0, 0)
         fresh = (found >= 0) & (at - event <= oldest_age(self.read))
         return JoinedView(
-            columns={name: _values(column, found, fresh) for name, column in self.columns.items()},
+            columns=self._columns(found, fresh),
             event_times=np.where(fresh, event, _NOT_A_TIME).view("datetime64[us]"),
             reasons=self._reasons(keys, entity, at, fresh),
         )
+
+    def _columns(self, found: np.ndarray, fresh: np.ndarray) -> dict[str, Column]:
+        taken: dict[str, Column] = {}
+        places = None
+        for name, column in self.columns.items():
+            if isinstance(column, np.ndarray):
+                taken[name] = _taken(column, found, fresh, np.nan)
+                continue
+            if places is None:
+                places = pa.array(found, mask=~fresh)
+            taken[name] = column.take(places)
+        return taken
 
     def _reasons(
         self, keys: RowKeys, entity: np.ndarray, at: np.ndarray, fresh: np.ndarray
@@ -161,17 +185,11 @@ def _history(values: pa.Table, read: ViewRead, entity: np.ndarray) -> History:
     return History.of(entity, event, created)
 
 
-def _values(column: Column, found: np.ndarray, fresh: np.ndarray) -> Column:
-    if isinstance(column, np.ndarray):
-        return _taken(column, found, fresh, np.nan)
-    return column.take(pa.array(found, mask=~fresh))
-
-
-def _taken(column: np.ndarray, found: np.ndarray, where: np.ndarray, other: object) -> np.ndarray:
+def _taken(column: np.ndarray, found: np.ndarray, where: np.ndarray, other: float) -> np.ndarray:
     """The values at ``found``, and ``other`` where there is none."""
     if not len(column):
         return np.full(len(found), other, dtype=column.dtype)
-    return np.where(where, np.take(column, found), other)
+    return np.where(where, np.take(column, found), column.dtype.type(other))
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

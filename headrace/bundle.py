@@ -34,6 +34,8 @@ class Lineage(Part):
 
     code_revision: str
     training_set_sha256: str
+    certificate_sha256: str | None = None
+    """The certificate of the training set: which rows, sources and definitions it was made of."""
     training_rows: int
     trained_from: AwareDatetime
     trained_until: AwareDatetime

@@ -47,6 +47,7 @@ def bundle_of(
     lineage = Lineage(
         code_revision=code_revision(),
         training_set_sha256=training_set.sha256,
+        certificate_sha256=training_set.certificate_sha256,
         training_rows=fitted.training_rows,
         trained_from=training_set.train.since,
         trained_until=training_set.train.until,

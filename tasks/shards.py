@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.offline import read_table
-from featurestore.training_set import join_features
+from featurestore.training_set import feature_matrix
 from headrace.bundle import OUTPUT, arrow_bytes
 from headrace.errors import HeadraceError
 from headrace.plan import FeaturePlan
@@ -113,8 +113,8 @@ def score_rows(settings: Settings, rows: pa.Table, predictor: Predictor) -> pa.T
 
 def join(settings: Settings, rows: pa.Table, predictor: Predictor) -> np.ndarray:
     """The model's inputs as they were known at each row's moment, float32 (rows, columns)."""
-    plan = predictor.bundle.manifest.plan
-    return join_features(rows, plan, settings.uri("offline")).matrix
+    bundle = predictor.bundle
+    return feature_matrix(rows, bundle.manifest.plan, settings.uri("offline"), digest=bundle.digest)
 
 
 def split_rows(rows: pa.Table, plan: FeaturePlan, first_row: int) -> tuple[pa.Table, pa.Table]:

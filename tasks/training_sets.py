@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.catalog import load_catalog, plan_for
+from featurestore.certificate import SUFFIX
 from featurestore.columns import check_timestamps
 from featurestore.offline import read_table, table_span
-from featurestore.training_set import join_features
+from featurestore.training_set import JoinedRows, join_features
 from featurestore.vectors import check_request
 from headrace import storage
 from headrace.errors import DatesOutsideData, SchemaMismatch, SpecRefused
@@ -39,6 +40,9 @@ class TrainingSet(Part):
     plan: FeaturePlan
     null_reasons: dict[str, dict[str, int]]
     """For each view, how many values are present and why the others are not."""
+    certificate_uri: str
+    """What it was made of: ``featurestore.certificate.Certificate``."""
+    certificate_sha256: str
 
 
 class NoSuchHoldout(SpecRefused):
@@ -65,16 +69,20 @@ def make_training_set(
     """
     window = _label_window(settings, spec, since, until)
     split = _split_at(spec, window)
-    table, plan, reasons = _join(settings, spec, window)
-    uri, digest = _write(settings.storage_uri, table)
+    table, joined = _join(settings, spec, window)
+    certificate = joined.certificate(table).to_bytes()
+    uri, digest = _write(settings.storage_uri, _parquet(table), ".parquet")
+    certificate_uri, certificate_digest = _write(settings.storage_uri, certificate, SUFFIX)
     return TrainingSet(
         uri=uri,
         sha256=digest,
         rows=table.num_rows,
         train=Window(since=window.since, until=split),
         holdout=Window(since=split, until=window.until),
-        plan=plan,
-        null_reasons=reasons,
+        plan=joined.plan,
+        null_reasons=joined.reasons,
+        certificate_uri=certificate_uri,
+        certificate_sha256=certificate_digest,
     )
 
 
@@ -132,9 +140,7 @@ def _split_at(spec: ModelSpec, window: Window) -> datetime:
     return at
 
 
-def _join(
-    settings: Settings, spec: ModelSpec, window: Window
-) -> tuple[pa.Table, FeaturePlan, dict[str, dict[str, int]]]:
+def _join(settings: Settings, spec: ModelSpec, window: Window) -> tuple[pa.Table, JoinedRows]:
     # Sorted by event timestamp, as the label table is.
     plan = plan_for(load_catalog(settings), spec)
     rows = _labelled_rows(settings, spec, window)
@@ -146,7 +152,7 @@ def _join(
     for position, name in enumerate(plan.columns):
         table = table.append_column(name, pa.array(joined.matrix[:, position]))
     outcome = pc.cast(rows[label.column], pa.float32())
-    return table.append_column(LABEL, outcome), plan, joined.reasons
+    return table.append_column(LABEL, outcome), joined
 
 
 def _labelled_rows(settings: Settings, spec: ModelSpec, window: Window) -> pa.Table:
@@ -191,12 +197,15 @@ def _check_label(spec: ModelSpec, rows: pa.Table) -> None:
             )
 
 
-def _write(root: str, table: pa.Table) -> tuple[str, str]:
+def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=65_536, write_page_checksum=True)
-    data = bytes(sink.getvalue())
+    return bytes(sink.getvalue())
+
+
+def _write(root: str, data: bytes, suffix: str) -> tuple[str, str]:
     digest = storage.sha256(data)
-    uri = f"{root}/training_sets/{digest}.parquet"
+    uri = f"{root}/training_sets/{digest}{suffix}"
     if not storage.exists(uri):
         storage.write_atomic(uri, data)
     return uri, digest
