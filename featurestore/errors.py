@@ -93,8 +93,9 @@ class ViewReplaced(FeatureStoreError):
     def __init__(self, view: str, place: Path | str) -> None:
         self.view, self.place = view, place
         super().__init__(
-            f"feature view {view} in the online store {place} is being written from the start by "
-            f"another run, or has another definition there; run again: {MATERIALIZE}"
+            f"feature view {view} in the online store {place} is not the one this run began with: it "
+            "was emptied, has another definition, or is being written from the start by another "
+            f"run. Run again: {MATERIALIZE}"
         )
 
 

@@ -12,6 +12,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,6 +31,8 @@ _LOG_SECONDS = 5.0
 _TRIES = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+Log = logging.Logger | logging.LoggerAdapter[Any]
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +40,8 @@ _log = logging.getLogger(__name__)
 class ViewMaterialized:
     """What a run did for one view."""
 
+    store: str
+    """The online store, without its password."""
     view: str
     since: datetime | None
     """The watermark before the run; None: the view was written from the start."""
@@ -50,8 +55,23 @@ class ViewMaterialized:
     """The latest event time that the view has; None: it has no values."""
 
 
+@dataclass(frozen=True)
+class _Window:
+    """What is to be written: the rows of a table that became known in ``(since, until]``."""
+
+    root: str
+    read: ViewRead
+    since: datetime | None
+    until: datetime
+
+
 def materialize(
-    settings: Settings, catalog: Catalog, *, until: datetime, rebuild: bool = False
+    settings: Settings,
+    catalog: Catalog,
+    *,
+    until: datetime,
+    rebuild: bool = False,
+    log: Log = _log,
 ) -> tuple[ViewMaterialized, ...]:
     """Bring every view of the online store up to ``until``.
 
@@ -64,6 +84,7 @@ def materialize(
         catalog: the compiled feature definitions.
         until: values that were true and written by then count; timezone-aware.
         rebuild: forget what is there and write every view from the start.
+        log: hears what is done, and how far a long write has come.
 
     Returns:
         What was done, one entry a view, in the catalog's order.
@@ -77,27 +98,39 @@ def materialize(
     until, root = utc(until), settings.uri("offline")
     with contextlib.closing(open_store(settings, catalog.project)) as store:
         return tuple(
-            _materialize_view(store, root, read, until=until, rebuild=rebuild)
+            _materialize_view(store, root, read, until=until, rebuild=rebuild, log=log)
             for read in catalog.views
         )
 
 
 def _materialize_view(
-    store: OnlineStore, root: str, read: ViewRead, *, until: datetime, rebuild: bool
+    store: OnlineStore, root: str, read: ViewRead, *, until: datetime, rebuild: bool, log: Log
 ) -> ViewMaterialized:
     begin, since = _begin(store, read, until, rebuild=rebuild)
     if since is not None and until <= since:
-        _log.info("%s: nothing to do, it reaches %s", read.view, since)
-        return ViewMaterialized(read.view, since, since, 0, 0, _moment(begin.newest_event_us))
+        log.info("%s: nothing to do, it reaches %s", read.view, since)
+        return _done(store, begin, since, since)
     anew = begin.loading and begin.generation > 1
     with store.anew(begin) if anew else contextlib.nullcontext():
-        end = _write(store, root, read, begin, (since, until))
-    _log.info(
+        end = _write(store, begin, _Window(root, read, since, until), log=log)
+    log.info(
         "%s: %d rows read, %d keys written, until %s",
         read.view, end.rows_read, end.keys_written, until,
     )  # fmt: skip
+    return _done(store, end, since, until)
+
+
+def _done(
+    store: OnlineStore, view: StoredView, since: datetime | None, until: datetime
+) -> ViewMaterialized:
     return ViewMaterialized(
-        read.view, since, until, end.keys_written, end.rows_read, _moment(end.newest_event_us)
+        store=store.place,
+        view=view.view.view,
+        since=since,
+        until=until,
+        keys_written=0 if since == until else view.keys_written,
+        rows_read=0 if since == until else view.rows_read,
+        newest=_moment(view.newest_event_us),
     )
 
 
@@ -139,27 +172,21 @@ def _next_generation(there: StoredView, read: ViewRead) -> StoredView:
     )
 
 
-def _write(
-    store: OnlineStore,
-    root: str,
-    read: ViewRead,
-    begin: StoredView,
-    window: tuple[datetime | None, datetime],
-) -> StoredView:
+def _write(store: OnlineStore, begin: StoredView, window: _Window, *, log: Log) -> StoredView:
     """Write what became known in a window, from where a killed run stopped; move the watermark.
 
     Returns:
         The record at the end, which the store has, unless another run is ahead by now.
     """
-    since, until = window
-    run = _run_of(root, read, begin, window)
-    progress = Progress(run=run, until_us=_us(until), entities=0, keys_written=0)
+    read, until_us = window.read, _us(window.until)
+    run = _run_of(begin, window)
+    progress = Progress(run=run, until_us=until_us, entities=0, keys_written=0)
     if begin.progress is not None and begin.progress.run == run:
         progress = begin.progress
-        _log.info("%s: goes on after %d entities", read.view, progress.entities)
+        log.info("%s: goes on after %d entities", read.view, progress.entities)
     rows_read, newest, skip = 0, begin.newest_event_us, progress.entities
     told = time.monotonic()
-    for page in latest_known(root, read, since, until):
+    for page in latest_known(window.root, read, window.since, window.until):
         rows_read += page.rows_read
         if len(page.rows):
             event = microseconds(page.rows, read.table, read.event_timestamp)
@@ -170,12 +197,12 @@ def _write(
             progress = _write_chunk(store, begin, rows.slice(start, store.chunk_rows), progress)
             if time.monotonic() - told > _LOG_SECONDS:
                 told = time.monotonic()
-                _log.info("%s: %d entities done", read.view, progress.entities)
+                log.info("%s: %d entities done", read.view, progress.entities)
     if begin.loading and begin.generation > 1:
         store.sweep(begin)
     end = begin.model_copy(
         update={
-            "until_us": _us(until),
+            "until_us": until_us,
             "loading": False,
             "replaced": (),
             "newest_event_us": newest,
@@ -185,7 +212,7 @@ def _write(
         }
     )
     if not store.put_view(end):
-        _log.info("%s: another run is ahead of %s", read.view, until)
+        log.info("%s: another run is ahead of %s", read.view, window.until)
     return end
 
 
@@ -208,12 +235,11 @@ def _write_chunk(
     return after(store.write(begin, rows, then=then))
 
 
-def _run_of(
-    root: str, read: ViewRead, begin: StoredView, window: tuple[datetime | None, datetime]
-) -> str:
+def _run_of(begin: StoredView, window: _Window) -> str:
     """What decides which entities a run writes, and in which order, as a hash."""
-    files = [f"{uri} {storage.stamp(uri)}" for uri in table_uris(root, read.table)]
-    parts = [begin.tag.hex(), *map(str, window), *files]
+    uris = table_uris(window.root, window.read.table)
+    files = [f"{uri} {storage.stamp(uri)}" for uri in uris]
+    parts = [begin.tag.hex(), str(window.since), str(window.until), *files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

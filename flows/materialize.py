@@ -3,6 +3,8 @@
 Runs nightly (prefect.yaml: materialize). Incremental: each view goes on where it stopped.
 """
 
+from datetime import datetime
+
 from prefect import flow
 from pydantic import Field
 
@@ -18,6 +20,9 @@ class MaterializeConfig(FlowConfig):
     until: Day | None = Field(
         None, description="only what was known before this day (UTC); all there is if left out"
     )
+    rebuild: bool = Field(
+        False, description="forget what is there and write every view from the start"
+    )
     replace: bool = Field(
         False, description="rebuild a changed view even if a model that an endpoint runs reads it"
     )
@@ -28,11 +33,19 @@ class MaterializeReport(FlowReport):
 
     online_store: str
     keys_written: dict[str, int]
+    rows_read: dict[str, int]
+    newest_values: dict[str, datetime | None]
+    """The latest event time that a view has."""
 
     def lines(self) -> list[tuple[str, str]]:
         """A line a view."""
-        views = [(view, f"{keys:,} keys written") for view, keys in self.keys_written.items()]
-        return [("online store", self.online_store), *views]
+        return [("online store", self.online_store), *map(self._line, self.keys_written)]
+
+    def _line(self, view: str) -> tuple[str, str]:
+        newest = self.newest_values[view]
+        age = f"newest value {newest:%Y-%m-%d %H:%M} UTC" if newest else "no values"
+        rows = f"{self.rows_read[view]:,} new rows"
+        return view, f"{self.keys_written[view]:,} keys written from {rows}, {age}"
 
 
 @flow(name="materialize", flow_run_name=run_name)
@@ -40,10 +53,14 @@ def materialize(config: MaterializeConfig) -> MaterializeReport:
     """Bring the latest feature values into the online store."""
     settings = load_settings()
     until = midnight(config.until) if config.until else None
-    written = features.materialize(settings, until=until, replace=config.replace)
+    written = features.materialize(
+        settings, until=until, rebuild=config.rebuild, replace=config.replace
+    )
     return MaterializeReport(
-        online_store=str(settings.online_path),
+        online_store=", ".join(sorted({view.store for view in written})),
         keys_written={view.view: view.keys_written for view in written},
+        rows_read={view.view: view.rows_read for view in written},
+        newest_values={view.view: view.newest for view in written},
     )
 
 

@@ -12,15 +12,16 @@ from tasks.step import step
 
 @step("materialize feature views")
 def materialize(
-    settings: Settings, *, until: datetime | None, replace: bool = False
+    settings: Settings, *, until: datetime | None, rebuild: bool = False, replace: bool = False
 ) -> tuple[ViewMaterialized, ...]:
     """Bring every feature view's latest values into the online store.
 
-    Safe to run twice: each view's watermark moves in the transaction that writes its rows.
+    Safe to run twice, and at once with another run; a killed one is gone on with by the next.
 
     Args:
         settings: where the stores are.
         until: only what was known before this moment; None for everything there is.
+        rebuild: forget what is there and write every view from the start.
         replace: rebuild changed views even under a model that an endpoint runs.
 
     Raises:
@@ -38,7 +39,7 @@ def materialize(
     if until is None:
         root = settings.uri("offline")
         until = max(table_span(root, v.table, v.known_timestamp)[1] for v in catalog.views)
-    written = materialize_views(settings, catalog, until=until)
+    written = materialize_views(settings, catalog, until=until, rebuild=rebuild, log=logger)
     for view in written:
         logger.info("%s: %s keys written, known until %s", view.view, view.keys_written, view.until)
     return written
