@@ -17,6 +17,8 @@ from headrace.errors import SchemaMismatch
 from headrace.plan import NUMBERS, FeatureRead, JoinKey, ViewRead
 
 BYTES = pa.large_binary()
+ENCODED = {b"headrace": b"Value"}
+"""Metadata of a column that holds ``Value`` messages already, as Feast's own client made them."""
 _FIXED: dict[str, np.dtype[Any]] = {"DOUBLE": np.dtype("<f8"), "FLOAT": np.dtype("<f4")}
 _ARROW = {"STRING": pa.large_string(), "INT32": pa.int32(), "INT64": pa.int64()}
 
@@ -46,6 +48,8 @@ def messages(rows: pa.Table, table: str, feature: FeatureRead) -> pa.LargeBinary
         from featurestore.value_encoding import encode_objects
 
         check_columns(table, rows.schema, [feature.name])
+        if rows.schema.field(feature.name).metadata == ENCODED:
+            return rows[feature.name].cast(BYTES).combine_chunks()
         return pa.array(encode_objects(rows[feature.name], feature.dtype), BYTES)
     column = feature_column(rows, table, feature)
     missing = column.is_null().to_numpy()

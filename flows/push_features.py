@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from featurestore.consume import Pace
+from featurestore.push import Target
 from flows._command import FlowConfig, FlowReport, run, run_name
 from headrace.errors import ExitCode
 from headrace.settings import load_settings
@@ -23,7 +24,7 @@ class PushFeaturesConfig(FlowConfig):
         description="a file of JSON lines, '-' for standard input, or "
         "redis://host:port/database?stream=NAME"
     )
-    to: streams.Target = Field("both", description="which store: online, offline, or both")
+    to: Target = Field("both", description="which store: online, offline, or both")
     once: bool = Field(False, description="end as soon as no event waits; a file always ends")
     idle_seconds: float | None = Field(
         None, gt=0, description="end when no event has come for so long; never if left out"
