@@ -32,7 +32,7 @@ from tasks.feature_health import latest_report
 from tasks.online_records import online_records
 from tasks.readers import live_readers
 
-__all__ = ["describe", "gather", "search", "write_page"]
+__all__ = ["describe", "gather", "listing_of", "search", "write_page"]
 
 Reading = list[tuple[ReaderEntry, FeaturePlan]]
 """Models that read features, each with its plan."""
@@ -50,16 +50,22 @@ class _Known(NamedTuple):
 
 
 def gather(settings: Settings, *, versions: bool = False) -> Listing:
-    """Return the listing of every view and service.
-
-    Args:
-        settings: where everything is.
-        versions: ask the model registry too which of its versions read what; takes seconds.
+    """Return the listing of every view and service of the definitions.
 
     Raises:
         DefinitionsRefused: if the definitions cannot be used.
     """
-    catalog = load_catalog(settings)
+    return listing_of(settings, load_catalog(settings), versions=versions)
+
+
+def listing_of(settings: Settings, catalog: Catalog, *, versions: bool = False) -> Listing:
+    """Return the listing of a catalog's views and services.
+
+    Args:
+        settings: where everything is.
+        catalog: the compiled definitions.
+        versions: ask the model registry too which of its versions read what; takes seconds.
+    """
     problems: list[str] = []
     reading = list(_running(settings, catalog))
     known = _Known(
