@@ -1,7 +1,7 @@
 """The page of all features: one HTML file with its own style and script, opened without a network.
 
 Everything that comes from definitions is escaped, and the page's policy lets nothing be loaded or
-sent. Without a script it shows everything; the script adds the search.
+sent. Without a script it shows everything; the script adds the search, which ``?q=wind`` begins.
 """
 
 from collections.abc import Iterable, Iterator
@@ -98,6 +98,7 @@ function search() {
   box.querySelector('output').textContent =
     words.length ? shown + ' of ' + cards.length : '';
 }
+input.value = new URLSearchParams(location.search).get('q') || '';
 input.addEventListener('input', search);
 addEventListener('keydown', event => {
   if (event.key === 'Escape') { input.value = ''; search(); }

@@ -133,14 +133,12 @@ def _parts(root: str, view: ViewRead, where: pc.Expression) -> Iterator[pa.Table
 
 def _window_of(part: pa.Table, view: ViewRead, windows: Windows) -> np.ndarray:
     """The window of each row, int64, shape (rows,): 0 the current one, 1 the one before it ..."""
-    now = windows.at - _EPOCH
-    length = windows.current.until - windows.current.since
-    event = microseconds(part, view.table, view.event_timestamp)
     microsecond = timedelta(microseconds=1)
-    found = (now // microsecond - event) // (length // microsecond)
-    # The very first moment belongs to the oldest window.
-    oldest: np.ndarray = np.minimum(found, windows.past)
-    return oldest
+    last = (windows.at - _EPOCH) // microsecond - 1
+    length = (windows.current.until - windows.current.since) // microsecond
+    event = microseconds(part, view.table, view.event_timestamp)
+    found: np.ndarray = np.maximum((last - event) // length, 0)  # what is true just now is current
+    return found
 
 
 def _add(found: dict[int, Profile], values: dict[str, np.ndarray], window: np.ndarray) -> None:

@@ -1,3 +1,5 @@
+import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -184,6 +186,26 @@ def test_the_page_escapes_what_definitions_say_and_loads_nothing(settings, listi
     assert "<weather>" not in html
     assert "default-src 'none'" in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_a_browser_shows_what_the_search_finds(settings, listing):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("neither chromium nor chromium-browser is installed")
+    page = Path(discovery.write_page(settings, listing)).as_uri()
+    profile = f"--user-data-dir={settings.home / 'profile'}"
+    options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", profile)
+    done = subprocess.run(
+        [browser, *options, f"{page}?q=met%40office+sky"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    shown = re.findall(r'<article class="card" id="(\w+)">', done.stdout)
+    hidden = re.findall(r'<article class="card" id="(\w+)" hidden', done.stdout)
+    assert (shown, hidden) == (["weather"], ["delay_v1", "gates"])
+    assert "<output>1 of 3</output>" in done.stdout
 
 
 def test_asking_for_help_waits_for_nothing_heavy():
