@@ -93,9 +93,9 @@ class ViewReplaced(FeatureStoreError):
     def __init__(self, view: str, place: Path | str) -> None:
         self.view, self.place = view, place
         super().__init__(
-            f"feature view {view} in the online store {place} is not the one this run began with: it "
-            "was emptied, has another definition, or is being written from the start by another "
-            f"run. Run again: {MATERIALIZE}"
+            f"feature view {view} in the online store {place} is not the one this run began with: "
+            "the store was emptied, or another run writes the view from the start or has another "
+            f"definition of it. Run again: {MATERIALIZE}"
         )
 
 

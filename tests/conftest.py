@@ -238,10 +238,13 @@ def _held_in_redis(
 ) -> dict[bytes, tuple[Any, ...]]:
     found: dict[bytes, tuple[Any, ...]] = {}
     with contextlib.closing(redis.Redis.from_url(settings.online_uri)) as server:
-        for key in server.scan_iter(b"*" + project.encode()):
-            if key.startswith(b"headrace:"):
-                continue
-            entity: dict[bytes, bytes] = server.hgetall(key)
+        found_keys = server.scan_iter(b"*" + project.encode(), count=1000)
+        keys = [key for key in found_keys if not key.startswith(b"headrace:")]
+        with server.pipeline(transaction=False) as asked:
+            for key in keys:
+                asked.hgetall(key)
+            entities: list[dict[bytes, bytes]] = asked.execute()
+        for key, entity in zip(keys, entities, strict=True):
             if (row := entity.get(redis_layout.packed_field(view.view))) is None:
                 continue
             stamp = Timestamp.FromString(entity[redis_layout.timestamp_field(view.view)])

@@ -1,0 +1,77 @@
+"""Materialise on demand in child processes, to be killed: ``python materializer.py``.
+
+Each line of stdin is a JSON job; it is run in a fork of this process, which has imported everything
+already, so that fifty kills cost seconds. Prints the child's process id, and how it ended.
+"""
+
+import json
+import os
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from featurestore import materialize as module
+from featurestore.catalog import Catalog
+from featurestore.redis_store import RedisStore
+from featurestore.resp import Connection
+from featurestore.sqlite_store import SqliteStore
+from headrace.settings import Settings
+
+CHUNK_ROWS = 300
+
+
+def run(job):
+    """Do what a job says; ``naive`` moves the watermark before it writes the rows."""
+    RedisStore.chunk_rows = SqliteStore.chunk_rows = CHUNK_ROWS
+    settings = Settings(home=Path(job["home"]), online_store=job["online_store"])
+    catalog = Catalog.model_validate_json(job["catalog"])
+    if job["naive"]:
+        _move_watermark_first()
+    if job["kill_after"] is not None and "://" in job["online_store"]:
+        _kill_after_sending(job["kill_after"])
+    until = datetime.fromisoformat(job["until"])
+    module.materialize(settings, catalog, until=until, rebuild=job["rebuild"])
+
+
+def _move_watermark_first():
+    honest = module._write
+
+    def naive(store, begin, window, *, log):
+        until_us = module._us(window.until)
+        store.put_view(begin.model_copy(update={"until_us": until_us, "loading": False}))
+        return honest(store, begin, window, log=log)
+
+    module._write = naive
+
+
+def _kill_after_sending(bytes_left):
+    """Kill this process amid the bytes that it sends to Redis, which /proc does not count."""
+    ask = Connection.ask
+
+    def counted(self, commands, **options):
+        nonlocal bytes_left
+        data = commands if isinstance(commands, bytes) else b"".join(commands)
+        if len(data) >= bytes_left:
+            self._socket.sendall(data[:bytes_left])
+            os.kill(os.getpid(), signal.SIGKILL)
+        bytes_left -= len(data)
+        return ask(self, data, **options)
+
+    Connection.ask = counted
+
+
+def main():
+    print("ready", flush=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run(json.loads(line))
+            os._exit(0)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()
