@@ -1,8 +1,11 @@
 import pytest
+from prefect.logging import disable_run_logger
 
 from featurestore.catalog import Catalog
+from headrace.errors import UnknownName
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
+from tasks import features
 from tasks.readers import ReadByLiveModel, check_nothing_lost, live_readers
 
 WEATHER = ViewRead(
@@ -70,6 +73,15 @@ def test_what_a_running_model_does_not_notice_is_fine(settings):
     more = (FeatureRead(name="snow", dtype="BOOL"), *reversed(WEATHER.features))
     check_nothing_lost(settings, changed(features=more, ttl_seconds=60.0))
     check_nothing_lost(settings, defined(WEATHER.model_copy(update={"view": "new"}), WEATHER))
+
+
+def test_a_materialization_is_refused_unless_it_is_told_to_replace(settings, monkeypatch):
+    monkeypatch.setattr("featurestore.catalog.load_catalog", lambda _: changed(features=()))
+    with disable_run_logger():
+        with pytest.raises(ReadByLiveModel):
+            features.materialize.fn(settings, until=None)
+        with pytest.raises(UnknownName, match="no table is named 'weather'"):
+            features.materialize.fn(settings, until=None, replace=True)
 
 
 def test_an_endpoint_whose_bundle_is_damaged_is_named_and_passed_over(settings, caplog):
