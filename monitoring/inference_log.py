@@ -6,7 +6,8 @@ thread turns the queue into Parquet files, one folder an hour:
 not fit the queue is counted in ``dropped_rows``, never silently lost.
 
 Columns: ``request_id``, ``row``, ``received_at``, ``endpoint``, ``edge``, ``digest``, ``revision``,
-``latency_seconds``, ``prediction``; each join key and request field; each model input as float32;
+``latency_seconds``, ``prediction``; each join key, the moment of prediction (the plan's
+``event_timestamp``) and each request field; each model input as float32;
 ``event_time__<view>`` and ``status__<view>``. A request field that is a model input appears once,
 as the model saw it. What a request did not carry, as keys in a request of raw features, is null.
 """
@@ -187,11 +188,10 @@ class InferenceLog:
         for key in {key.name: key for view in plan.views for key in view.join_keys}.values():
             kind = _KEY_TYPES[key.dtype]
             columns[key.name] = _gather([i.keys.get(key.name) for i in inferences], rows, kind)
-        for part in plan.request:
-            if part.name not in columns:
-                kind = _FIELD_TYPES[part.dtype]
-                values = [i.request.get(part.name) for i in inferences]
-                columns[part.name] = _gather(values, rows, kind)
+        fields = {part.name: _FIELD_TYPES[part.dtype] for part in plan.request}
+        for name, kind in ({plan.event_timestamp: TIMESTAMP} | fields).items():
+            if name not in columns:
+                columns[name] = _gather([i.request.get(name) for i in inferences], rows, kind)
         matrix = np.concatenate([inference.matrix for inference in inferences])
         for name, column in zip(plan.columns, np.ascontiguousarray(matrix.T), strict=True):
             columns[name] = pa.array(column)

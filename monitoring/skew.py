@@ -7,7 +7,7 @@ is still an old one. What fits no cause is ``unexplained``, never left out.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -81,36 +81,36 @@ def compare(
     joined: pa.Table,
     *,
     digest: str,
-    versions: Mapping[str, pa.Table],
+    versions_of: Callable[[ViewRead], pa.Table],
     recomputed: Mapping[str, np.ndarray],
     changed_transforms: Sequence[str] = (),
+    rows_of_raw_features: int = 0,
 ) -> SkewReport:
     """Compare logged requests of one bundle with their point-in-time join.
 
     Args:
         plan: what the bundle reads.
-        log: rows as ``monitoring.inference_log`` writes them.
+        log: rows as ``monitoring.inference_log`` writes them, whose features were read.
         joined: for each row of ``log`` the same columns as the join makes them now: the plan's
             columns, ``event_time__<view>`` and ``status__<view>``, the latter with the join's
             reasons (``present``, ``never_seen``, ``expired``, ``future``, ``written_late``).
         digest: of the bundle.
-        versions: by view, the rows of its offline table that ``log`` and ``joined`` may have used.
+        versions_of: gives the rows of a view's offline table that ``log`` and ``joined`` may have
+            used; asked only for views that mismatch.
         recomputed: by output column, a transform of the *logged* inputs, float64, shape (rows,);
             left out where an input is not in the log.
         changed_transforms: those whose source is not the pinned one.
+        rows_of_raw_features: how many rows of the log were left out, since nothing was read.
     """
-    read = _rows_with_reads(plan, log)
-    log, joined = log.filter(pa.array(read)), joined.filter(pa.array(read))
     found = _Comparison(plan, log, joined)
     for view in plan.views:
-        found.compare_view(view, versions[view.view])
+        found.compare_view(view, versions_of)
     for pin in plan.transforms:
-        made = recomputed.get(pin.output)
-        found.compare_transform(pin, None if made is None else made[read])
+        found.compare_transform(pin, recomputed.get(pin.output))
     return SkewReport(
         digest=digest,
         rows=log.num_rows,
-        rows_of_raw_features=int(len(read) - read.sum()),
+        rows_of_raw_features=rows_of_raw_features,
         values=sum(found.compared.values()),
         mismatches=sum(found.values.values()),
         findings=found.findings(),
@@ -119,7 +119,8 @@ def compare(
     )
 
 
-def _rows_with_reads(plan: FeaturePlan, log: pa.Table) -> np.ndarray:
+def rows_with_reads(plan: FeaturePlan, log: pa.Table) -> np.ndarray:
+    """Which rows of a log had features read for them, bool; the others sent the model's inputs."""
     read = np.zeros(log.num_rows, dtype=bool)
     for view in plan.views:
         read |= log[f"status__{view.view}"].is_valid().to_numpy()
@@ -138,19 +139,21 @@ class _Comparison:
         self._causes: dict[str, dict[int, Cause]] = {}  # by view, of each row that mismatches
         self._view_of = {c: view.view for view in plan.views for c in view.columns}
 
-    def compare_view(self, view: ViewRead, versions: pa.Table) -> None:
+    def compare_view(self, view: ViewRead, versions_of: Callable[[ViewRead], pa.Table]) -> None:
         """Compare the values and the event times of one view."""
         columns = [*view.number_columns, f"event_time__{view.view}"]
         self.compared[view.view] = self._log.num_rows * len(columns)
         differs = {name: self._differs(name) for name in columns}
         rows = np.flatnonzero(np.logical_or.reduce(list(differs.values())))
+        if not len(rows):
+            return
         logged, joined = self._side(self._log, view, rows), self._side(self._joined, view, rows)
         keys = list(
             zip(*(self._log[k].take(rows).to_pylist() for k in view.key_names), strict=True)
         )
         at = self._microseconds(self._log, self._plan.event_timestamp)[rows].tolist()
         received = self._microseconds(self._log, "received_at")[rows].tolist()
-        known = Versions.of(view, versions, keys, [*logged, *joined])
+        known = Versions.of(view, versions_of(view), keys, [*logged, *joined])
         causes = self._causes[view.view] = {}
         for row, key, *case in zip(rows.tolist(), keys, logged, joined, at, received, strict=True):
             cause = causes[row] = cause_of(known.of_entity(key), *case)

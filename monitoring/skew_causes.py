@@ -40,6 +40,8 @@ class Cause(StrEnum):
     """Rows of equal event and created times contradict each other, and each side chose another."""
     MISSING = "missing"
     """Only one side has the entity, or the value, at all."""
+    UNAVAILABLE = "unavailable"
+    """The online store could not be asked, and the model had to answer without."""
     UNEXPLAINED = "unexplained"
     """None of these: a fault of the store, of the log or of this check."""
 
@@ -198,6 +200,7 @@ def _only_joined(status: str | None) -> Cause:
         "expired": Cause.EXPIRED,
         "never_seen": Cause.MISSING,
         "future": Cause.OVERTAKEN,
+        "unavailable": Cause.UNAVAILABLE,
     }
     return causes.get(status or "", Cause.UNEXPLAINED)
 
