@@ -1,26 +1,35 @@
 """Feast's offline store on Headrace's point-in-time join, named in ``feature_store.yaml``.
 
 Only Feast imports this module. With it ``FeatureStore.get_historical_features`` gives the values
-that Headrace trains on: no row lost, none from the future.
+that Headrace trains on: no row lost, none from the future. Feast's own ``materialize`` works too.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import pandas as pd  # noqa: TID253 - Feast has imported it already
 import pyarrow as pa
-from feast.infra.offline_stores.offline_store import (  # noqa: TID253 - only Feast imports us
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL  # noqa: TID253 - only Feast
+from feast.infra.offline_stores.offline_store import (  # noqa: TID253 - imports us
     OfflineStore,
     RetrievalJob,
+    RetrievalMetadata,
 )
+from feast.on_demand_feature_view import OnDemandFeatureView  # noqa: TID253
 from feast.repo_config import FeastConfigBaseModel  # noqa: TID253
 
-from featurestore.columns import TIMESTAMP
-from featurestore.errors import MATERIALIZE, DefinitionsRefused
+from featurestore.certificate import span_of
+from featurestore.columns import TIMESTAMP, microseconds
+from featurestore.errors import DefinitionsRefused
+from featurestore.feast_jobs import Joined
 from featurestore.feast_objects import view_read
-from featurestore.offline import read_table
-from featurestore.pit import point_in_time_join
-from headrace.plan import ViewRead
+from featurestore.joining import in_threads
+from featurestore.keys import RowKeys
+from featurestore.offline import SUFFIX, read_table
+from featurestore.pit import latest_values
+from featurestore.reach import open_view
+from headrace.plan import JoinKey, ViewRead
 
 EVENT_TIMESTAMP = "event_timestamp"
 """The column of ``entity_df`` with the moment of each row."""
@@ -32,33 +41,10 @@ class HeadraceOfflineStoreConfig(FeastConfigBaseModel):
     type: str = "featurestore.feast_plugin.HeadraceOfflineStore"
 
 
-class JoinedRows(RetrievalJob):
-    """The joined rows, already there."""
-
-    def __init__(self, table: pa.Table, full_feature_names: bool) -> None:
-        self._table, self._full_feature_names = table, full_feature_names
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002
-        return self._table
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:  # noqa: ARG002
-        return self._table.to_pandas()
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether columns are ``<view>__<feature>`` or ``<feature>``."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[Any]:
-        """None: Headrace's transforms take their place."""
-        return []
-
-
 class HeadraceOfflineStore(OfflineStore):
-    """Historical features by Headrace's join."""
+    """Historical features by Headrace's join, from tables of Headrace's offline store."""
 
-    supports_filter_by_created_timestamp = True
+    supports_filter_by_created_timestamp = True  # it does so whether asked to or not
 
     @staticmethod
     def get_historical_features(  # noqa: PLR0917 - Feast's signature
@@ -71,26 +57,74 @@ class HeadraceOfflineStore(OfflineStore):
         full_feature_names: bool = False,
         **_: Any,
     ) -> RetrievalJob:
-        """Return a row for each row of ``entity_df``, in its order, with the features asked for."""
-        if not isinstance(entity_df, pd.DataFrame):
-            raise DefinitionsRefused("entity_df", "it must be a pandas DataFrame")
-        rows = _with_utc(pa.Table.from_pandas(entity_df, preserve_index=False))
+        """Return a row for each row of ``entity_df``, in its order, with the features asked for.
+
+        ``entity_df`` is a pandas DataFrame with the join keys and ``event_timestamp``, which has a
+        time zone; its index is not looked at, its other columns are kept.
+
+        Raises:
+            DefinitionsRefused: if ``entity_df`` is something else, or a view cannot be read.
+            SchemaMismatch: if a join key has another type than its entity, or a time is null.
+        """
+        rows = _rows(entity_df)
         entities = {entity.name: entity for entity in registry.list_entities(project)}
+        asked = [_Asked.of(view, entities, feature_refs) for view in feature_views]
         joined = rows
-        for view in feature_views:
-            read, root = view_read(view, entities), view.batch_source.path.rsplit("/", 1)[0]
-            read = _only(read, feature_refs)
-            values = read_table(root, read.table)
-            found = point_in_time_join(rows, values, read, timestamp=EVENT_TIMESTAMP)
-            for column, feature in zip(read.columns, read.features, strict=True):
-                name = column if full_feature_names else feature.name
-                joined = joined.append_column(name, pa.array(found.columns[column]))
-        return JoinedRows(joined, full_feature_names)
+        moments = _with_utc(rows)
+        for view, columns in zip(asked, in_threads(lambda a: a.join(moments), asked), strict=True):
+            for feature, column in zip(view.read.features, columns, strict=True):
+                name = f"{view.read.view}__{feature.name}" if full_feature_names else feature.name
+                if name in joined.column_names:
+                    raise DefinitionsRefused(
+                        "entity_df", f"its column {name} is also a feature; rename or drop it"
+                    )
+                joined = joined.append_column(name, column)
+        keys = [column for column in rows.column_names if column != EVENT_TIMESTAMP]
+        first, last = span_of(moments[EVENT_TIMESTAMP]) or (None, None)
+        return Joined(
+            joined,
+            full_feature_names=full_feature_names,
+            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            about=RetrievalMetadata(feature_refs, keys, first, last),
+        )
 
     @staticmethod
-    def pull_latest_from_table_or_query(*_: Any, **__: Any) -> RetrievalJob:
-        """Refused: it knows no created timestamps beyond the order of equal event times."""
-        raise DefinitionsRefused("pull_latest_from_table_or_query", f"run {MATERIALIZE}")
+    def pull_latest_from_table_or_query(  # noqa: PLR0917 - Feast's signature
+        config: Any,
+        data_source: Any,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        """Return the latest row of each entity with ``start_date <= event < end_date``.
+
+        The latest by event time, then created time, then position, as in the join.
+        """
+        job = HeadraceOfflineStore.pull_all_from_table_or_query(
+            config,
+            data_source,
+            join_key_columns,
+            feature_name_columns,
+            timestamp_field,
+            created_timestamp_column,
+            start_date,
+            end_date,
+        )
+        rows = job.to_arrow()
+        keys = tuple(_key_as_stored(rows, name) for name in join_key_columns or [DUMMY_ENTITY_ID])
+        read = ViewRead(
+            view=data_source.name,
+            table=data_source.name,
+            join_keys=keys,
+            event_timestamp=timestamp_field,
+            created_timestamp=created_timestamp_column or None,
+            ttl_seconds=None,
+            features=(),
+        )
+        return Joined(rows.take(pa.array(latest_values(rows, read))))
 
     @staticmethod
     def pull_all_from_table_or_query(  # noqa: PLR0917 - Feast's signature
@@ -108,19 +142,60 @@ class HeadraceOfflineStore(OfflineStore):
         times = [timestamp_field] + ([created_timestamp_column] if created_timestamp_column else [])
         table = read_table(
             root,
-            name.removesuffix(".parquet"),
-            columns=[*join_key_columns, *feature_name_columns, *times],
+            name.removesuffix(SUFFIX),
+            columns=list(dict.fromkeys([*join_key_columns, *feature_name_columns, *times])),
             timestamp=timestamp_field,
             since=start_date,
             until=end_date,
             empty_ok=True,
         )
-        return JoinedRows(table, full_feature_names=False)
+        if not join_key_columns:  # Feast's way to say that all values belong to one entity
+            one = pa.array([DUMMY_ENTITY_VAL] * table.num_rows, pa.string())
+            table = table.append_column(DUMMY_ENTITY_ID, one)
+        return Joined(table)
 
 
-def _only(read: ViewRead, feature_refs: list[str]) -> ViewRead:
-    wanted = tuple(f for f in read.features if f"{read.view}:{f.name}" in feature_refs)
-    return read.model_copy(update={"features": wanted})
+class _Asked:
+    """One view as it was asked for: under a name, with some features, keyed by some columns."""
+
+    def __init__(self, root: str, read: ViewRead, key_columns: Sequence[str]) -> None:
+        self.root, self.read, self._key_columns = root, read, key_columns
+
+    @classmethod
+    def of(cls, view: Any, entities: dict[str, Any], feature_refs: list[str]) -> "_Asked":
+        name, renamed = view.projection.name_to_use(), view.projection.join_key_map
+        read = view_read(view, entities)
+        wanted = tuple(f for f in read.features if f"{name}:{f.name}" in feature_refs)
+        read = read.model_copy(update={"view": name, "features": wanted})
+        root = view.batch_source.path.rsplit("/", 1)[0]
+        return cls(root, read, [renamed.get(key, key) for key in read.key_names])
+
+    def join(self, rows: pa.Table) -> list[pa.Array]:
+        """The feature columns for rows with ``EVENT_TIMESTAMP`` in UTC."""
+        missing = sorted(set(self._key_columns) - set(rows.column_names))
+        if missing:
+            raise DefinitionsRefused(
+                "entity_df", f"view {self.read.view} needs its columns {', '.join(missing)}"
+            )
+        keys = rows.select(self._key_columns).rename_columns(list(self.read.key_names))
+        span = span_of(rows[EVENT_TIMESTAMP])
+        view = open_view(self.root, self.read, span, as_arrow=True, fingerprint=False)
+        at = microseconds(rows, "entity_df", EVENT_TIMESTAMP)
+        joined = view.join(RowKeys(keys, "entity_df"), at, exact_reasons=False)
+        return list(joined.columns.values())
+
+
+def _rows(entity_df: pd.DataFrame | str | None) -> pa.Table:
+    if not isinstance(entity_df, pd.DataFrame):
+        raise DefinitionsRefused(
+            "entity_df",
+            f"it must be a pandas DataFrame of join keys and {EVENT_TIMESTAMP}, not "
+            f"{type(entity_df).__name__}; for SQL, pass the query's result",
+        )
+    try:
+        return pa.Table.from_pandas(entity_df, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:  # values of several types; doubled names
+        raise DefinitionsRefused("entity_df", error) from error
 
 
 def _with_utc(rows: pa.Table) -> pa.Table:
@@ -129,4 +204,12 @@ def _with_utc(rows: pa.Table) -> pa.Table:
         raise DefinitionsRefused(
             "entity_df", f"it must have a column {EVENT_TIMESTAMP} with a time zone"
         )
-    return rows.set_column(position, EVENT_TIMESTAMP, rows[EVENT_TIMESTAMP].cast(TIMESTAMP))
+    moments = rows[EVENT_TIMESTAMP].cast(TIMESTAMP, safe=False)  # a part of a microsecond is cut
+    return rows.set_column(position, EVENT_TIMESTAMP, moments)
+
+
+def _key_as_stored(rows: pa.Table, name: str) -> JoinKey:
+    kind = rows.schema.field(name).type
+    if pa.types.is_int32(kind):
+        return JoinKey(name=name, dtype="INT32")
+    return JoinKey(name=name, dtype="INT64" if pa.types.is_integer(kind) else "STRING")
