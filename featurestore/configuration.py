@@ -15,7 +15,9 @@ from headrace.settings import Settings
 
 CONFIG = "feature_store.yaml"
 _LOSES_ROWS = ("file", "dask", "feast.infra.offline_stores.dask.DaskOfflineStore", None)
-_SQLITE, _REDIS = "sqlite", "redis"
+# Feast's own stores, written by Headrace's rule: a late event never overwrites a newer one.
+_SQLITE = "featurestore.feast_online.HeadraceSqliteOnlineStore"
+_REDIS = "featurestore.feast_online.HeadraceRedisOnlineStore"
 
 
 def feast_configuration(settings: Settings, folder: Path) -> dict[str, Any]:
