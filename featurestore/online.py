@@ -10,9 +10,9 @@ instead. It never makes a failure look like an entity that has no values.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ from featurestore.read_layout import ReadLayout, read_layout
 from featurestore.wire import EntityKeyWriter
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
+from headrace.settings import Settings
 
 __all__ = ["OnlineReader", "OnlineRows", "ReadStatus", "ReaderOptions", "open_online_reader"]
 
 _KEPT_KEYS = 65_536  # entities whose keys are kept as bytes; traffic asks for the same ones again
 _TRIES = 3  # a view may be written anew between two trips
+_TIME, _WORD = np.dtype("datetime64[us]"), np.dtype("<i8")
+OpenSource = Callable[[Sequence[Group]], Source]
 _Keys = Mapping[str, Sequence[str | int | None]]
 
 
@@ -54,24 +57,25 @@ class ReaderOptions:
 
 
 def open_online_reader(
-    uri: str, plan: FeaturePlan, options: ReaderOptions | None = None
+    settings: Settings, plan: FeaturePlan, options: "ReaderOptions | None" = None
 ) -> "OnlineReader":
-    """Open the online store that the settings name (``Settings.online_uri``).
+    """Open the online store that the settings name.
 
     Args:
-        uri: the path of a SQLite file, a ``redis://`` URL, or ``feast`` for the store that
-            ``feature_store.yaml`` names, read through Feast.
+        settings: ``online_uri`` is the path of a SQLite file, a ``redis://`` URL, or ``feast`` for
+            the store that ``feature_store.yaml`` names, read through Feast.
         plan: what is read.
-        options: see there.
+        options: the defaults if None.
 
     Raises:
         FeatureNotMaterialized, OnlineStoreFailed: as ``OnlineReader``.
+        DefinitionsRefused: if Feast is asked for and cannot use its definitions.
     """
-    if uri == "feast":
-        from featurestore.feast_reader import FeastReader  # brings Feast: seconds and 300 MB
+    if settings.online_uri == "feast":
+        from featurestore.feast_reader import FeastSource  # brings Feast: seconds and 300 MB
 
-        return FeastReader(plan, options)
-    return OnlineReader(uri, plan, options)
+        return OnlineReader(partial(FeastSource, settings), plan, options)
+    return OnlineReader(settings.online_uri, plan, options)
 
 
 class OnlineReader:
@@ -82,12 +86,15 @@ class OnlineReader:
     """
 
     def __init__(
-        self, place: Path | str, plan: FeaturePlan, options: ReaderOptions | None = None
+        self,
+        place: Path | str | OpenSource,
+        plan: FeaturePlan,
+        options: ReaderOptions | None = None,
     ) -> None:
         """Open the store and check that it holds every feature of the plan.
 
         Args:
-            place: the path of a SQLite file, or a ``redis://`` URL.
+            place: the path of a SQLite file, a ``redis://`` URL, or what opens another source.
             plan: what is read.
             options: the defaults if None.
 
@@ -96,16 +103,19 @@ class OnlineReader:
             OnlineStoreFailed: if the store cannot be read; not where the reader may degrade.
         """
         self._options = options = options or ReaderOptions()
-        self._views = plan.views
+        self._plan = plan
         self._groups = groups_of(plan.views)
-        self._source = _open_source(str(place), plan.project, self._groups, options)
+        self._source = _open_source(place, plan.project, self._groups, options)
         self._entities = [_Entities(n, g, self._source) for n, g in enumerate(self._groups)]
-        self._decoder = RowDecoder(plan.views, self._groups, self._source)
+        self._decoder = RowDecoder(plan, self._groups, self._source)
         self._breaker = Breaker(options.retry_seconds)
         self.cache = EntityCache(options.cache_seconds, options.cache_rows)
         """Rows of hot entities; counts its hits and misses."""
         self._layout: ReadLayout | None = None
-        self._group_of = {p: n for n, g in enumerate(self._groups) for p in g.positions}
+        self._key_names = sorted({key.name for g in self._groups for key in g.join_keys})
+        self._entities_of = [
+            e for e, g in zip(self._entities, self._groups, strict=True) for _ in g.views
+        ]
         try:
             self._learn(None)
         except OnlineStoreFailed:
@@ -136,8 +146,8 @@ class OnlineReader:
             OnlineStoreFailed: if the store does not answer in time.
             StoredValueBroken: if a value in it is damaged.
         """
-        moments = np.asarray(at, dtype="datetime64[us]").view(np.int64)
-        _check_keys(self._groups, keys, len(moments))
+        moments = np.asarray(at, _TIME).view(_WORD)
+        self._check_keys(keys, len(moments))
         tokens = [entities.tokens(keys, len(moments)) for entities in self._entities]
         try:
             return self._read(tokens, keys, moments)
@@ -154,7 +164,7 @@ class OnlineReader:
         self, tokens: Sequence[Sequence[Token | None]], keys: _Keys, moments: np.ndarray
     ) -> OnlineRows:
         def entity_key(row: int, view: int) -> bytes:
-            return self._entities[self._group_of[view]].key(keys, row)
+            return self._entities_of[view].key(keys, row)
 
         for tried in range(_TRIES):
             signature, replies = self._replies(tokens, len(moments))
@@ -168,6 +178,12 @@ class OnlineReader:
             self.cache.clear()  # it may hold rows of the earlier generation
         raise AssertionError("the last try decodes")
 
+    def _check_keys(self, keys: _Keys, rows: int) -> None:
+        if missing := [name for name in self._key_names if name not in keys]:
+            raise SchemaMismatch("request", [f"join keys {missing} are missing"])
+        if wrong := [name for name in self._key_names if len(keys[name]) != rows]:
+            raise SchemaMismatch("request", [f"join keys {wrong} do not have {rows} rows"])
+
     def _learn(self, signature: Any) -> ReadLayout:
         if signature is None:
             signature, _ = self._ask([[] for _ in self._groups])
@@ -176,7 +192,13 @@ class OnlineReader:
         except OnlineStoreFailed as error:
             self._breaker.failed(error)
             raise
-        self._layout = read_layout(self._views, signature, records, self._source.place)
+        self._layout = read_layout(
+            self._plan,
+            self._decoder.views,
+            records,
+            signature=signature,
+            place=self._source.place,
+        )
         return self._layout
 
     def _ask(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
@@ -265,12 +287,14 @@ class _Entities:
 
 
 def _open_source(
-    place: str, project: str, groups: Sequence[Group], options: ReaderOptions
+    place: Path | str | OpenSource, project: str, groups: Sequence[Group], options: ReaderOptions
 ) -> Source:
-    if "://" in place:
+    if callable(place):
+        return place(groups)
+    if "://" in str(place):
         from featurestore.redis_source import RedisSource
 
-        return RedisSource(place, project, groups, deadline_seconds=options.deadline_seconds)
+        return RedisSource(str(place), project, groups, deadline_seconds=options.deadline_seconds)
     from featurestore.sqlite_source import SqliteSource
 
     return SqliteSource(Path(place), project, groups, deadline_seconds=options.deadline_seconds)
@@ -287,11 +311,3 @@ def _unasked(group: Group) -> Reply:
     for view in group.views:
         reply += [NOT_ASKED, None, *[None] * len(objects_of(view))]
     return reply
-
-
-def _check_keys(groups: Sequence[Group], keys: _Keys, rows: int) -> None:
-    names = {key.name for group in groups for key in group.join_keys}
-    if missing := sorted(names - set(keys)):
-        raise SchemaMismatch("request", [f"join keys {missing} are missing"])
-    if wrong := sorted({name for name in names if len(keys[name]) != rows}):
-        raise SchemaMismatch("request", [f"join keys {wrong} do not have {rows} rows"])

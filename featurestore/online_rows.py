@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from featurestore.column_block import ColumnBlock
 from featurestore.errors import FeatureNotMaterialized, StoredValueBroken
-from featurestore.freshness import ReadStatus
+from featurestore.freshness import ReadStatus, oldest_age
 from featurestore.online_source import (
     NOTHING,
     UNKNOWN,
@@ -20,12 +21,15 @@ from featurestore.online_source import (
     objects_of,
 )
 from featurestore.packed import HEADER_BYTES
-from featurestore.read_layout import ReadLayout, oldest_ages, view_of_number
+from featurestore.read_layout import ReadLayout
 from featurestore.values import decode_object
 from featurestore.wire import decode_numbers
-from headrace.plan import ViewRead
+from headrace.plan import FeaturePlan, ViewRead
 
+_WORD, _NUMBER = np.dtype("<i8"), np.dtype("<f8")
+_TIME = np.dtype("datetime64[us]")
 _NO_TIME = np.datetime64("NaT", "us")
+_PRESENT = int(ReadStatus.PRESENT)
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,20 @@ class OnlineRows:
 class RowDecoder:
     """Decodes replies of one plan's views; everything that can be made ready once is made here."""
 
-    def __init__(self, views: Sequence[ViewRead], groups: Sequence[Group], source: Source) -> None:
+    def __init__(self, plan: FeaturePlan, groups: Sequence[Group], source: Source) -> None:
         """Prepare for replies of all groups, one after the other."""
-        self._views, self._source = views, source
-        places, self._objects = _places(views, groups)
-        self._packed = _picker(places)
-        self._stamps = _picker([place - 1 for place in places])
-        self._view_of_number = view_of_number(views)
-        self._oldest = oldest_ages(views)
-        names = [name for view in views for name in view.number_columns]
-        self._columns = {name: position for position, name in enumerate(names)}
-        self._by_view = {view.view: position for position, view in enumerate(views)}
+        self._source = source
+        self.views = tuple(view for group in groups for view in group.views)
+        """In the order of the replies; a view's position is the one in here."""
+        self._by_view = {view.view: position for position, view in enumerate(self.views)}
+        self._objects = _object_places(self.views)
+        starts = _starts(self.views)
+        self._stamps, self._packed = _picker(starts), _picker([start + 1 for start in starts])
+        numbers = [(view.view, name) for view in plan.views for name in view.number_columns]
+        self._columns = {name: position for position, (_, name) in enumerate(numbers)}
+        self._view_of_number = np.array([self._by_view[view] for view, _ in numbers], np.int64)
+        self._oldest_ages = [oldest_age(view) for view in self.views]
+        self._oldest = np.array(self._oldest_ages, np.int64)
 
     def decode(
         self,
@@ -84,33 +91,68 @@ class RowDecoder:
                 its view is being written from the start.
             OnlineStoreFailed: if Feast's own rows are needed and cannot be read.
         """
-        packed = [row for reply in replies for row in self._packed(reply)]
-        stamp = self._source.stamp
-        found = [stamp(moment) for reply in replies for moment in self._stamps(reply)]
-        stamps = np.array(found, dtype=np.int64).reshape(len(replies), len(self._views))
+        if len(replies) == 1 and not self._objects:
+            rows = self._decode_one(layout, replies[0], int(moments[0]))
+            if rows is not None:
+                return rows
+        shape = (len(replies), len(self.views))
+        said = list(chain.from_iterable(replies))
+        if self._objects:
+            packed = list(chain.from_iterable(map(self._packed, replies)))
+            said = list(chain.from_iterable(map(self._stamps, replies)))
+        else:
+            packed, said = said[1::2], said[::2]
+        stamps = np.fromiter(map(self._source.stamp, said), _WORD, len(said)).reshape(shape)
         cells = self._cells(layout, packed, stamps)
-        status = np.zeros(cells.event.shape, dtype=np.uint8)
-        if not cells.usable.all():
+        status = np.zeros(stamps.shape, dtype=np.uint8)
+        if not _all(cells.usable):
             if not last_try and (cells.current & ~cells.tagged).any():
                 return None
             self._settle(cells, status, layout, entity_key)
-        at = moments[:, None]
-        late = np.maximum(cells.event, cells.created) > at
-        unusable = (at - cells.event > self._oldest) | late
-        if unusable.any():
-            unusable &= status == ReadStatus.PRESENT
+        event, at = cells.event, moments[:, None]
+        late = np.maximum(event, cells.created) > at
+        unusable = (at - event > self._oldest) | late
+        if _any(unusable):
+            unusable &= status == _PRESENT
             status[unusable] = ReadStatus.EXPIRED
             status[unusable & late] = ReadStatus.FUTURE
-        times = cells.event.view("datetime64[us]")
-        absent = status != ReadStatus.PRESENT
-        if absent.any():
+        times = event.view(_TIME)
+        if _any(status):
+            absent = status != _PRESENT
             cells.values[absent[:, self._view_of_number]] = np.nan
             times[absent] = _NO_TIME
         return self._rows(cells.values, status, times, replies)
 
+    def _decode_one(self, layout: ReadLayout, reply: Reply, at: int) -> OnlineRows | None:
+        """The only row of a batch, where all its values are there and may be used; else None.
+
+        The most frequent read. Plain integers cost a third of what arrays of one row do.
+        """
+        packed = reply[1::2]
+        if not all(type(row) is bytes for row in packed):
+            return None
+        if [len(row) for row in packed] != layout.lengths:
+            return None
+        data = b"".join(packed)
+        words = iter(layout.header.unpack(data))
+        headers = zip(
+            words, words, words, layout.tag_bytes, reply[::2], self._oldest_ages, strict=True
+        )
+        stamp, expected_stamp, times = self._source.stamp, self._source.expected_stamp, []
+        for tag, event, created, wanted, said, oldest in headers:
+            usable = event <= at and created <= at and at - event <= oldest
+            if tag != wanted or not usable or stamp(said) != expected_stamp(event, created):
+                return None
+            times.append(event)
+        return OnlineRows(
+            ColumnBlock(self._columns, np.frombuffer(data, _NUMBER).take(layout.values)[None]),
+            ColumnBlock(self._by_view, np.zeros((1, len(times)), np.uint8)),
+            ColumnBlock(self._by_view, np.array([times], _WORD).view(_TIME)),
+        )
+
     def unavailable(self, rows: int) -> OnlineRows:
         """The rows where the store could not be asked at all."""
-        views = len(self._views)
+        views = len(self.views)
         status = np.full((rows, views), ReadStatus.UNAVAILABLE, dtype=np.uint8)
         values = np.full((rows, len(self._columns)), np.nan)
         return self._rows(values, status, np.full((rows, views), _NO_TIME), [])
@@ -120,7 +162,7 @@ class RowDecoder:
     ) -> "_Cells":
         rows = _filled(layout, packed)
         cells = _Cells.of(layout, rows, stamps, self._source)
-        if cells is None or not cells.usable.all():
+        if cells is None or not _all(cells.usable):
             # A row of another length shifts what follows it: look at each row by itself.
             rows = [self._checked(layout, place, row) for place, row in enumerate(rows)]
             cells = _Cells.of(layout, rows, stamps, self._source)
@@ -136,7 +178,7 @@ class RowDecoder:
         if len(row) == len(blank):
             return row
         if len(row) < HEADER_BYTES or row[:8] == layout.tags[position].tobytes():
-            what = f"a row of view {self._views[position].view}"
+            what = f"a row of view {self.views[position].view}"
             raise StoredValueBroken(what, f"packed row of {len(blank)} bytes", row)
         return row[:HEADER_BYTES] + blank[HEADER_BYTES:]
 
@@ -183,7 +225,7 @@ class RowDecoder:
             self._read_feasts(cells, status, view, rows, entity_key)
         for view in layout.loading:
             if (status[:, view] == ReadStatus.NEVER_SEEN).any():
-                what = f"all of feature view {self._views[view].view}, which is being written anew,"
+                what = f"all of feature view {self.views[view].view}, which is being written anew,"
                 raise FeatureNotMaterialized(what, self._source.place)
 
     def _read_feasts(
@@ -194,7 +236,7 @@ class RowDecoder:
         rows: np.ndarray,
         entity_key: Callable[[int, int], bytes],
     ) -> None:
-        view = self._views[position]
+        view = self.views[position]
         keys = [entity_key(row, position) for row in rows.tolist()]
         found = self._source.messages(view, keys)
         there = np.array([row is not None for row in found])
@@ -211,8 +253,7 @@ class RowDecoder:
             cells.values[rows, self._columns[column]] = values
 
 
-@dataclass(frozen=True)
-class _Cells:
+class _Cells(NamedTuple):
     """What stands in a micro-batch's packed rows; a cell is a row of the batch and a view."""
 
     stamps: np.ndarray  # int64, shape (rows, views): of Feast's own rows
@@ -228,21 +269,30 @@ class _Cells:
         cls, layout: ReadLayout, packed: Sequence[bytes], stamps: np.ndarray, source: Source
     ) -> "_Cells | None":
         """Cut packed rows into cells; None if together they do not have the right length."""
-        rows = len(stamps)
+        rows, views = stamps.shape
         try:
             data = b"".join(packed)
         except TypeError:  # SQLite gives text where somebody put text
             return None
         if len(data) != 8 * rows * layout.words:
             return None
-        words = np.frombuffer(data, "<i8") if data else np.empty(0, "<i8")
+        words = np.frombuffer(data, _WORD) if data else np.empty(0, _WORD)
         words = words.reshape(rows, layout.words)
-        event = words.take(layout.event_columns, axis=1)
-        created = words.take(layout.created_columns, axis=1)
-        tagged = words.take(layout.tag_columns, axis=1) == layout.tags
-        current = source.agrees(stamps, event, created)
-        values = words.view("<f8").take(layout.values, axis=1)
+        heads = words.take(layout.heads, axis=1).reshape(rows, 3, views)
+        event, created = heads[:, 1], heads[:, 2]
+        tagged = heads[:, 0] == layout.tags
+        current = stamps == source.expected_stamp(event, created)
+        values = words.view(_NUMBER).take(layout.values, axis=1)
         return cls(stamps, event, created, values, tagged, current, tagged & current)
+
+
+def _all(flags: np.ndarray) -> bool:
+    """``flags.all()`` of a C-contiguous array, at a fifth of its cost for a small one."""
+    return 0 not in flags.tobytes()
+
+
+def _any(flags: np.ndarray) -> bool:
+    return flags.tobytes().count(0) != flags.size
 
 
 def _filled(layout: ReadLayout, packed: list[bytes | None]) -> list[bytes]:
@@ -252,25 +302,20 @@ def _filled(layout: ReadLayout, packed: list[bytes | None]) -> list[bytes]:
     return [blanks[i % views] if row is None else row for i, row in enumerate(packed)]
 
 
-def _places(
-    views: Sequence[ViewRead], groups: Sequence[Group]
-) -> tuple[list[int], list[tuple[str, str, int, int]]]:
-    """Where in the joined replies each view's packed row stands, and each object feature.
+def _starts(views: Sequence[ViewRead]) -> list[int]:
+    """Where in the joined replies each view begins."""
+    sizes = [2 + len(objects_of(view)) for view in views]
+    return [sum(sizes[:position]) for position in range(len(views))]
 
-    Of an object feature: column, type, position of the view, place.
-    """
-    places, objects, start = [0] * len(views), [], 0
-    for group in groups:
-        for position, view in zip(group.positions, group.views, strict=True):
-            places[position] = start + 1
-            dtypes = {feature.name: feature.dtype for feature in view.features}
-            names = objects_of(view)
-            objects += [
-                (f"{view.view}__{name}", str(dtypes[name]), position, start + 2 + number)
-                for number, name in enumerate(names)
-            ]
-            start += 2 + len(names)
-    return places, objects
+
+def _object_places(views: Sequence[ViewRead]) -> list[tuple[str, str, int, int]]:
+    """Of each feature that is no number: column, type, position of its view, place in replies."""
+    places = []
+    for position, (view, start) in enumerate(zip(views, _starts(views), strict=True)):
+        dtypes = {feature.name: str(feature.dtype) for feature in view.features}
+        for number, name in enumerate(objects_of(view), start + 2):
+            places.append((f"{view.view}__{name}", dtypes[name], position, number))
+    return places
 
 
 def _picker(places: Sequence[int]) -> Callable[[Reply], Sequence[Any]]:

@@ -33,8 +33,6 @@ class Group:
     join_keys: tuple[JoinKey, ...]
     """Sorted by name."""
     views: tuple[ViewRead, ...]
-    positions: tuple[int, ...]
-    """Where the views stand in the plan."""
 
     @property
     def width(self) -> int:
@@ -68,10 +66,11 @@ class Source(Protocol):
     def stamp(self, stamp: Any, /) -> int:
         """A stamp of a reply as an integer; None is ``NOTHING``, ``NOT_ASKED`` is ``UNKNOWN``."""
 
-    def agrees(self, stamps: np.ndarray, event: np.ndarray, created: np.ndarray, /) -> np.ndarray:
-        """Which packed rows, by their times in microseconds, belong to Feast's own rows.
+    def expected_stamp(self, event: Any, created: Any, /) -> Any:
+        """The stamp that belongs to a packed row with these times: microseconds, int or int64.
 
-        Where one does not, another Feast client has written since, and Feast's rows count.
+        Where a row's stamp is another one, another Feast client has written since, and Feast's own
+        rows count.
         """
 
     def messages(
@@ -88,14 +87,11 @@ class Source(Protocol):
 
 def groups_of(views: Sequence[ViewRead]) -> list[Group]:
     """The views by their join keys, in order of first use."""
-    positions: dict[tuple[JoinKey, ...], list[int]] = {}
-    for position, view in enumerate(views):
+    found: dict[tuple[JoinKey, ...], list[ViewRead]] = {}
+    for view in views:
         keys = tuple(sorted(view.join_keys, key=lambda key: key.name))
-        positions.setdefault(keys, []).append(position)
-    return [
-        Group(keys, tuple(views[p] for p in found), tuple(found))
-        for keys, found in positions.items()
-    ]
+        found.setdefault(keys, []).append(view)
+    return [Group(keys, tuple(some)) for keys, some in found.items()]
 
 
 def objects_of(view: ViewRead) -> list[str]:

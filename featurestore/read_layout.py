@@ -4,6 +4,7 @@ A micro-batch is decoded as one matrix of 8-byte words: a row of it holds the pa
 views, one after the other. This page knows the columns of that matrix.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from featurestore.errors import FeatureNotMaterialized
-from featurestore.freshness import oldest_age
 from featurestore.packed import HEADER_BYTES, number_columns, row_bytes
 from featurestore.stored import StoredView
-from headrace.plan import NUMBERS, ViewRead
+from headrace.plan import NUMBERS, FeaturePlan, ViewRead
 
 _HEADER_WORDS = HEADER_BYTES // 8
 
@@ -26,15 +26,18 @@ class ReadLayout:
     signature: Any
     """Of the records that this was made from."""
     loading: frozenset[int]
-    """Positions of views that are being written from the start."""
+    """Positions of the views that are being written from the start."""
     tags: np.ndarray
     """int64, shape (views,): the first word of a packed row that counts."""
+    header: struct.Struct
+    """Unpacks the tag (bytes), event and created time of each view from a whole row."""
+    tag_bytes: tuple[bytes, ...]
+    lengths: list[int]
+    """By view: the bytes of a packed row."""
     blanks: tuple[bytes, ...]
     """By view: what stands in the matrix for a row that is not there."""
-    tag_columns: np.ndarray
-    """int64, shape (views,): where each view's tag stands."""
-    event_columns: np.ndarray
-    created_columns: np.ndarray
+    heads: np.ndarray
+    """int64, shape (3 * views,): the columns of all tags, then of all event and created times."""
     words: int
     """The columns of the matrix."""
     values: np.ndarray
@@ -42,14 +45,20 @@ class ReadLayout:
 
 
 def read_layout(
-    views: Sequence[ViewRead], signature: Any, records: Mapping[str, StoredView], place: str
+    plan: FeaturePlan,
+    views: Sequence[ViewRead],
+    records: Mapping[str, StoredView],
+    *,
+    signature: Any,
+    place: str,
 ) -> ReadLayout:
     """Work out where everything stands.
 
     Args:
-        views: what the plan reads.
-        signature: of the records.
+        plan: what is read.
+        views: those of the plan, in the order in which they stand in the matrix.
         records: what the store says of each view.
+        signature: of the records.
         place: the store, named in the error.
 
     Raises:
@@ -61,33 +70,25 @@ def read_layout(
     stored = [records[view.view] for view in views]
     sizes = [row_bytes(record.view) // 8 for record in stored]
     starts = np.cumsum([0, *sizes], dtype=np.int64)
-    values = []
-    for view, record, start in zip(views, stored, starts.tolist(), strict=False):
-        columns = number_columns(record.view)
-        names = [feature.name for feature in view.features if feature.dtype in NUMBERS]
-        values += [start + _HEADER_WORDS + columns[name] for name in names]
+    first = dict(zip((view.view for view in views), starts.tolist(), strict=False))
+    values = [
+        first[view.view] + _HEADER_WORDS + number_columns(records[view.view].view)[feature.name]
+        for view in plan.views
+        for feature in view.features
+        if feature.dtype in NUMBERS
+    ]
     return ReadLayout(
         signature=signature,
         loading=frozenset(position for position, record in enumerate(stored) if record.loading),
         tags=np.array([np.frombuffer(record.tag, "<i8")[0] for record in stored], dtype=np.int64),
+        header=struct.Struct("<" + "".join(f"8sqq{8 * (s - _HEADER_WORDS)}x" for s in sizes)),
+        tag_bytes=tuple(record.tag for record in stored),
+        lengths=[8 * size for size in sizes],
         blanks=tuple(bytes(8 * size) for size in sizes),
-        tag_columns=starts[:-1],
-        event_columns=starts[:-1] + 1,
-        created_columns=starts[:-1] + 2,
+        heads=np.concatenate([starts[:-1], starts[:-1] + 1, starts[:-1] + 2]),
         words=int(starts[-1]),
         values=np.array(values, dtype=np.int64),
     )
-
-
-def view_of_number(views: Sequence[ViewRead]) -> np.ndarray:
-    """For each number feature of the plan the position of its view, int64, shape (features,)."""
-    counts = [len(view.number_columns) for view in views]
-    return np.repeat(np.arange(len(views)), counts)
-
-
-def oldest_ages(views: Sequence[ViewRead]) -> np.ndarray:
-    """The greatest age of each view's values, int64 microseconds, shape (views,)."""
-    return np.array([oldest_age(view) for view in views], dtype=np.int64)
 
 
 def _check_stored(view: ViewRead, record: StoredView | None, place: str) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from featurestore import redis_layout as layout
 from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed, StoredValueBroken
 from featurestore.online_source import (
@@ -88,9 +86,9 @@ class RedisSource:
         found = [records[name].tag if name in records else None for name in self._views]
         return found, records
 
-    def agrees(self, stamps: np.ndarray, event: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def expected_stamp(self, event: Any, _: Any) -> Any:
         """See ``Source``: Feast keeps event times to the microsecond, and no created times."""
-        return np.asarray(stamps == event)
+        return event
 
     def messages(
         self, view: ViewRead, entity_keys: Sequence[bytes]

@@ -88,12 +88,12 @@ class Connection:
         Raises:
             OnlineStoreFailed: if the server does not answer in time, or answers with an error.
         """
-        ends = None if within_seconds is None else time.monotonic() + within_seconds
+        begun = time.monotonic()
         try:
             if within_seconds is not None:
                 self._socket.settimeout(within_seconds)
             self._socket.sendall(commands if isinstance(commands, bytes) else b"".join(commands))
-            return [self._reply(ends) for _ in range(replies)]
+            return self._replies(replies, within_seconds and begun + within_seconds)
         except (OSError, hiredis.HiredisError) as error:
             raise OnlineStoreFailed("ask", self.place, error) from error
 
@@ -101,20 +101,26 @@ class Connection:
         """Close the connection; it cannot be used afterwards."""
         self._socket.close()
 
-    def _reply(self, ends: float | None) -> Any:
-        waited = False
-        while (reply := self._reader.gets()) is False:
-            if waited and ends is not None:  # a server that answers in dribbles has no more time
-                if (left := ends - time.monotonic()) <= 0:
-                    raise TimeoutError("timed out")
-                self._socket.settimeout(left)
-            waited = True
-            if not (received := self._socket.recv(_RECEIVE_BYTES)):
-                raise ConnectionResetError("the server has closed the connection")
-            self._reader.feed(received)
-        if isinstance(reply, hiredis.ReplyError):
-            raise reply
-        return reply
+    def _replies(self, wanted: int, ends: float | None) -> list[Any]:
+        replies: list[Any] = []
+        next_reply, waited = self._reader.gets, False
+        while len(replies) < wanted:
+            reply = next_reply()
+            if reply is False:
+                if ends is not None and waited:  # a server that answers in dribbles
+                    self._socket.settimeout(max(ends - time.monotonic(), 1e-4))
+                self._receive()
+                waited = True
+            elif isinstance(reply, hiredis.ReplyError):
+                raise reply
+            else:
+                replies.append(reply)
+        return replies
+
+    def _receive(self) -> None:
+        if not (received := self._socket.recv(_RECEIVE_BYTES)):
+            raise ConnectionResetError("the server has closed the connection")
+        self._reader.feed(received)
 
     @contextlib.contextmanager
     def _naming(self, action: str) -> Iterator[None]:

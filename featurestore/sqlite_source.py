@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from featurestore import sqlite_layout as layout
@@ -95,10 +94,9 @@ class SqliteSource:
             return NOTHING if stamp is None else UNKNOWN
         return int(stamp)
 
-    def agrees(self, stamps: np.ndarray, event: np.ndarray, created: np.ndarray) -> np.ndarray:
+    def expected_stamp(self, event: Any, created: Any) -> Any:
         """See ``Source``: Feast keeps event and created times in whole seconds."""
-        whole = event // 1_000_000 << 32 | created // 1_000_000 & 0xFFFFFFFF
-        return np.asarray(stamps == whole)
+        return event // 1_000_000 << 32 | created // 1_000_000 & 0xFFFFFFFF
 
     def messages(
         self, view: ViewRead, entity_keys: Sequence[bytes]
