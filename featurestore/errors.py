@@ -8,6 +8,7 @@ FeatureStoreError                  base of the room (exit code 1)
 ├── EntityKeyRefused               a key that does not have its entity's type (exit 2)
 ├── StoredValueBroken              bytes in the online store that are not what they must be
 ├── OnlineStoreFailed              the online store, a file or a server, cannot be used
+├── RowsLost                       a part of a join that does not have the rows it must
 └── ViewReplaced                   a view was written anew meanwhile, by another definition or run
 
 A missing table is ``UnknownName``, a window without rows ``DatesOutsideData``, and missing columns
@@ -96,6 +97,17 @@ class ViewReplaced(FeatureStoreError):
             f"feature view {view} in the online store {place} is not the one this run began with: "
             "the store was emptied, or another run writes the view from the start or has another "
             f"definition of it. Run again: {MATERIALIZE}"
+        )
+
+
+class RowsLost(FeatureStoreError):
+    """A part of a join that does not have what was found for the rows it must have."""
+
+    def __init__(self, view: str, first: int, end: int, found: int) -> None:
+        self.view, self.first, self.end, self.found = view, first, end, found
+        super().__init__(
+            f"the parts of view {view} have {found} rows for the {end - first} from {first} on. "
+            "The rows were changed while they were joined; run the join again, in an empty folder."
         )
 
 

@@ -93,6 +93,27 @@ def write_atomic(uri: str, data: bytes) -> None:
         _sync_folder(Path(uri).parent)
 
 
+@contextlib.contextmanager
+def written_whole(uri: str) -> Iterator[Path]:
+    """A file to fill, for data too large for ``write_atomic``: it appears at ``uri`` at the end.
+
+    If the block fails, nothing is written.
+    """
+    with _naming("write", uri):
+        if not is_local(uri):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "data"
+                yield path
+                _filesystem(uri).put_file(str(path), uri)
+            return
+        with _temporary_beside(Path(uri), b"") as temporary:
+            yield Path(temporary)
+            with Path(temporary).open("rb") as file:
+                os.fsync(file.fileno())
+            Path(temporary).replace(uri)
+        _sync_folder(Path(uri).parent)
+
+
 def create_exclusive(uri: str, data: bytes) -> bool:
     """Put ``data`` at ``uri`` unless something is there; True if the bytes there are ours.
 
