@@ -6,6 +6,7 @@ rows is then a slice of the result.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +80,7 @@ class _Words:
     """Columns of bytes as words of commands, row by row."""
 
     def __init__(self, columns: Sequence[pa.LargeBinaryArray]) -> None:
-        joined = join(*(part for column in columns for part in (_heads(column), column, _END)))
+        joined = join(*(part for column in columns for part in as_words(column)))
         _, offsets, data = joined.buffers()
         self._offsets = np.frombuffer(offsets, dtype=np.int64)
         self._data = memoryview(data)
@@ -87,6 +88,11 @@ class _Words:
     def rows(self, start: int, end: int) -> bytes:
         """The words of some rows."""
         return bytes(self._data[self._offsets[start] : self._offsets[end]])
+
+
+def as_words(column: pa.LargeBinaryArray) -> list[Any]:
+    """The parts that make a column of bytes words of commands, to be joined with others."""
+    return [_heads(column), column, _END]
 
 
 def _heads(column: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
