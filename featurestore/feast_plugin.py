@@ -4,7 +4,7 @@ Only Feast imports this module. With it ``FeatureStore.get_historical_features``
 that Headrace trains on: no row lost, none from the future. Feast's own ``materialize`` works too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from featurestore.columns import TIMESTAMP, microseconds
 from featurestore.errors import DefinitionsRefused
 from featurestore.feast_jobs import Joined
 from featurestore.feast_objects import view_read
+from featurestore.feast_push import column_types, push_rows
 from featurestore.joining import in_threads
 from featurestore.keys import RowKeys
 from featurestore.offline import SUFFIX, read_table
@@ -153,6 +154,26 @@ class HeadraceOfflineStore(OfflineStore):
             one = pa.array([DUMMY_ENTITY_VAL] * table.num_rows, pa.string())
             table = table.append_column(DUMMY_ENTITY_ID, one)
         return Joined(table)
+
+    @staticmethod
+    def offline_write_batch(
+        config: Any,  # noqa: ARG004
+        feature_view: Any,
+        table: pa.Table,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Add rows that Feast pushes to the view's table."""
+        push_rows(feature_view, table)
+        if progress:
+            progress(table.num_rows)
+
+    def get_table_column_names_and_types_from_data_source(
+        self,
+        config: Any,  # noqa: ARG002
+        data_source: Any,
+    ) -> list[tuple[str, str]]:
+        """The columns that rows pushed offline must have: those of the table, pushed or not."""
+        return column_types(data_source)
 
 
 class _Asked:

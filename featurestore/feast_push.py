@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from featurestore.feast_objects import file_source, view_read
 from featurestore.incoming import checked_rows, view_schema
-from featurestore.offline import table_names, table_schema
+from featurestore.offline import SUFFIX, table_names, table_schema
 from featurestore.parts import add_part
 from headrace.plan import ViewRead
 
@@ -44,6 +44,17 @@ def push_rows(view: Any, rows: pa.Table) -> None:
         checked_rows(read, _in_utc(read, rows), schema),
         timestamp=read.event_timestamp,
     )
+
+
+def column_types(source: Any) -> list[tuple[str, str]]:
+    """The columns of a ``FileSource``'s table and their Arrow types.
+
+    Raises:
+        UnknownName: if there is no such table: push its first rows with ``featurestore.push``.
+    """
+    root, name = source.path.rsplit("/", 1)
+    schema = table_schema(root, name.removesuffix(SUFFIX))
+    return [(column.name, str(column.type)) for column in schema]
 
 
 def _in_utc(read: ViewRead, rows: pa.Table) -> pa.Table:
