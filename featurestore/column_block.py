@@ -31,6 +31,11 @@ class ColumnBlock(Mapping[str, np.ndarray]):
         column: np.ndarray = self._objects[name] if position is None else self.block[:, position]
         return column
 
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The names of the block's columns, in their order."""
+        return tuple(self._positions)
+
     def __iter__(self) -> Iterator[str]:
         """The names: those in the block first, in its order."""
         yield from self._positions

@@ -53,7 +53,8 @@ class RowDecoder:
         self._source = source
         self.views = tuple(view for group in groups for view in group.views)
         """In the order of the replies; a view's position is the one in here."""
-        self._by_view = {view.view: position for position, view in enumerate(self.views)}
+        places = {view.view: position for position, view in enumerate(self.views)}
+        self._by_view = {view.view: places[view.view] for view in plan.views}
         self._objects = _object_places(self.views)
         starts = _starts(self.views)
         self._stamps, self._packed = _picker(starts), _picker([start + 1 for start in starts])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.column_block import ColumnBlock
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
 from headrace.transform import Transform
@@ -35,15 +36,19 @@ def input_matrix(
     Raises:
         SchemaMismatch: if a column is missing, or columns have different numbers of rows.
     """
-    columns = _inputs(plan, transforms, {**request, **reads})
-    lengths = {len(column) for column in columns}
+    names = plan.columns
+    block = _block(names, reads)  # the online reader's columns come side by side already
+    columns = _inputs(plan, transforms, reads, request)[0 if block is None else block.shape[1] :]
+    lengths = {len(column) for column in columns} | ({len(block)} if block is not None else set())
     if len(lengths) > 1:
-        counts = {name: len(c) for name, c in zip(plan.columns, columns, strict=True)}
+        counts = {n: len(c) for n, c in zip(names[-len(columns) :], columns, strict=True)}
         raise SchemaMismatch("model input", [f"columns have different numbers of rows: {counts}"])
     rows = lengths.pop() if lengths else 0
-    matrix = np.empty((rows, len(columns)), dtype=np.float32)
+    matrix = np.empty((rows, len(names)), dtype=np.float32)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, for the model to refuse
-        for position, column in enumerate(columns):
+        if block is not None:
+            matrix[:, : block.shape[1]] = block
+        for position, column in enumerate(columns, len(names) - len(columns)):
             matrix[:, position] = column
     return matrix
 
@@ -78,9 +83,21 @@ def _kinds(plan: FeaturePlan) -> dict[str, str]:
     return kinds | {key: "key" for key in plan.entity_keys if key in inputs and key not in kinds}
 
 
+def _block(names: Sequence[str], reads: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The columns of ``reads`` as one block, if they are just the first ones wanted."""
+    if not isinstance(reads, ColumnBlock):
+        return None
+    have = reads.block_names
+    return reads.block if tuple(names[: len(have)]) == have else None
+
+
 def _inputs(
-    plan: FeaturePlan, transforms: Sequence[Transform], given: Mapping[str, np.ndarray]
+    plan: FeaturePlan,
+    transforms: Sequence[Transform],
+    reads: Mapping[str, np.ndarray],
+    request: Mapping[str, np.ndarray],
 ) -> list[np.ndarray]:
+    given = {**request, **reads}
     plain = plan.columns[: len(plan.columns) - len(plan.transforms)]
     wanted = {*plain, *(name for t in transforms for name in t.inputs)}
     if missing := sorted(wanted - set(given)):

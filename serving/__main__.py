@@ -58,7 +58,7 @@ class _WithoutPandas:
 def _serve(settings: "ServerSettings") -> None:
     import logging
 
-    from featurestore.online import OnlineReader
+    from featurestore.online import ReaderOptions, open_online_reader
     from headrace.settings import load_settings
     from monitoring.inference_log import InferenceLog
     from serving import listener
@@ -69,11 +69,18 @@ def _serve(settings: "ServerSettings") -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
     places = load_settings()
+    options = ReaderOptions(
+        deadline_seconds=settings.store_deadline_seconds,
+        retry_seconds=settings.store_retry_seconds,
+        degrade=settings.on_store_failure == "degrade",
+        cache_seconds=settings.cache_seconds,
+        cache_rows=settings.cache_rows,
+    )
     with listener.listen(settings.host, settings.port) as socket:
         endpoint = Endpoint(
             places.storage_uri,
             settings.endpoint,
-            lambda plan: OnlineReader(places.online_path, plan),
+            lambda plan: open_online_reader(places, plan, options),
             poll_seconds=settings.poll_seconds,
         )
         log = InferenceLog(

@@ -33,6 +33,10 @@ class FeatureReader(Protocol):
     def read(self, keys: Mapping[str, Sequence[str | int | None]], at: np.ndarray) -> OnlineRows:
         """Return the values known at ``at`` (datetime64[us], UTC) for each row's keys."""
 
+    @property
+    def failure(self) -> str | None:
+        """Why the store failed when it was last asked; None where it answered."""
+
     def close(self) -> None:
         """Let go of the store."""
 
@@ -67,6 +71,11 @@ class Answer:
     """What became of each view's read, as codes of ``ReadStatus``, shape (rows,)."""
     event_times: Mapping[str, np.ndarray] = field(default_factory=dict)
     """When each view's values were true: datetime64[us], shape (rows,)."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a value is missing because the online store could not be asked."""
+        return any((codes == ReadStatus.UNAVAILABLE).any() for codes in self.statuses.values())
 
 
 def infer_keys(model: ServedModel, rows: Rows) -> Answer:

@@ -43,4 +43,5 @@ def _ask_store(model: ServedModel) -> dict[str, Any]:
         read_features(model, wanted, at)
     except OnlineStoreFailing as error:
         return {"status": "failing", "reason": str(error.reason)}
-    return {"status": "ok", "reason": None}
+    # A reader that degrades gives rows without values instead of an error.
+    return {"status": "failing" if model.reader.failure else "ok", "reason": model.reader.failure}

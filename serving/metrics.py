@@ -43,6 +43,12 @@ class Metrics:
             ["model", "view", "status"],
             registry=registry,
         )
+        self._degraded = Counter(
+            "inference_degraded_total",
+            "Answers for which the online store could not be asked.",
+            ["model", "edge"],
+            registry=registry,
+        )
         registry.register(_State(endpoint, log))
 
     def count(self, edge: str, status: int, seconds: float) -> None:
@@ -53,6 +59,8 @@ class Metrics:
     def count_answer(self, edge: str, answer: Answer) -> None:
         """Count the rows and the reads of one answer."""
         self._rows.labels(self._model, edge).inc(len(answer.predictions))
+        if answer.degraded:
+            self._degraded.labels(self._model, edge).inc()
         for view, codes in answer.statuses.items():
             for code, reads in enumerate(np.bincount(codes, minlength=len(STATUS_NAMES)).tolist()):
                 if reads:
@@ -73,6 +81,10 @@ class _State(Collector):
         endpoint, log = self._endpoint, self._log
         revision = endpoint.current.release.revision
         refused, unreachable = endpoint.refused is not None, endpoint.unreachable is not None
+        if (cache := getattr(endpoint.current.reader, "cache", None)) is not None:
+            hits, misses = "feature_cache_hits", "feature_cache_misses"
+            yield self._counter(hits, "Entities found in the cache.", cache.hits)
+            yield self._counter(misses, "Entities asked of the online store.", cache.misses)
         yield self._gauge("release_revision", "Revision that answers.", revision)
         yield self._gauge("release_refused", "1 while the newest release is refused.", refused)
         yield self._gauge("release_unreachable", "1 while releases cannot be read.", unreachable)

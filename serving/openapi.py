@@ -117,6 +117,10 @@ def _infer_response(model: ServedModel) -> dict[str, Any]:
             "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
             "revision": {"type": "integer", "minimum": 1},
             "request_id": {"type": "string"},
+            "degraded": {
+                "type": "boolean",
+                "description": "true where the online store could not be asked for some features",
+            },
             "predictions": {"type": "array", "items": prediction},
         }
     )

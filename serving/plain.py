@@ -34,6 +34,7 @@ def render(answer: Answer, request_id: str) -> dict[str, Any]:
         "digest": model.predictor.digest,
         "revision": model.release.revision,
         "request_id": request_id,
+        "degraded": answer.degraded,
         "predictions": [
             {"prediction": prediction, "features": dict(zip(views, row, strict=True))}
             for prediction, row in zip(answer.predictions.tolist(), found, strict=True)

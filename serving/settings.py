@@ -4,6 +4,7 @@ Where things are (storage, online store) is said by ``headrace.settings``, for a
 """
 
 import os
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +30,19 @@ class ServerSettings(BaseSettings):
     body_seconds: float = Field(30.0, gt=0, description="how long a body may take to arrive")
     poll_seconds: float = Field(1.0, gt=0, le=60, description="how often to look at the release")
     drain_seconds: int = Field(10, ge=0, description="how long requests may take to end on SIGTERM")
+    store_deadline_seconds: float = Field(
+        0.05, gt=0, le=10, description="how long one read of the online store may take"
+    )
+    store_retry_seconds: float = Field(
+        0.5, gt=0, le=60, description="how long a store that failed is left alone between tries"
+    )
+    on_store_failure: Literal["refuse", "degrade"] = Field(
+        "refuse", description="without features, refuse a request (503) or answer it degraded"
+    )
+    cache_seconds: float = Field(
+        0.0, ge=0, le=3600, description="how old a kept row of an entity may be; 0: keep none"
+    )
+    cache_rows: int = Field(10_000, ge=1, le=10_000_000, description="entities whose rows are kept")
     log_flush_seconds: float = Field(
         5.0, gt=0, description="longest time an inference waits before it is written"
     )

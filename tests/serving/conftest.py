@@ -194,6 +194,10 @@ class MemoryReader:
             )
         return rows
 
+    @property
+    def failure(self):
+        return str(self.fails) if self.fails else None
+
     def close(self):
         self.closed = True
 
