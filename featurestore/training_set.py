@@ -8,9 +8,11 @@ import pyarrow as pa
 from featurestore.certificate import Certificate, CertificateMaker, SourceRead, span_of
 from featurestore.columns import check_timestamps
 from featurestore.joining import ServiceJoin
+from featurestore.object_columns import python_objects
 from featurestore.pit import JoinedView
 from featurestore.vectors import input_matrix, request_columns
-from headrace.plan import FeaturePlan, pinned_transforms
+from headrace.plan import NUMBERS, FeaturePlan, pinned_transforms
+from headrace.transform import check_row_by_row
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def join_features(
         SchemaMismatch: if ``rows`` or a table lacks a column or has a wrong type.
         UnknownName: if a table is not there.
         BundleRefused: if a transform is not the pinned one.
+        TransformRefused: if one is no function of each row alone.
     """
     return _join(rows, plan, offline_uri, digest=digest, explain=True)
 
@@ -84,6 +87,16 @@ def _join(
     check_timestamps("rows", rows.schema, [moment])
     service = ServiceJoin.open(offline_uri, plan.views, span_of(rows[moment]), fingerprint=explain)
     views = service.join(rows, moment, exact_reasons=explain)
-    reads = {name: column for view in views for name, column in view.columns.items()}
+    reads = {
+        name: view.columns[name]
+        if feature.dtype in NUMBERS
+        else python_objects(view.columns[name], feature)
+        for read, view in zip(plan.views, views, strict=True)
+        for name, feature in zip(read.columns, read.features, strict=True)
+    }
     matrix = input_matrix(plan, transforms, reads, request)
+    if explain:  # in training: a model must not learn from what no server can compute
+        given = {**request, **reads}
+        for made in transforms:
+            check_row_by_row(made, [given[name] for name in made.inputs])
     return JoinedRows(plan, rows, matrix, views, tuple(view.source for view in service.views))

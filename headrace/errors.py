@@ -6,7 +6,8 @@ HeadraceError                 the work failed (exit code 1)
 │   ├── NameRefused           a name that may not become part of a path
 │   ├── SettingRefused        a HEADRACE_ variable with a wrong name or value
 │   ├── DatesOutsideData      a window in which the table has no rows
-│   └── SpecRefused           a ModelSpec that does not fit the data or itself
+│   ├── SpecRefused           a ModelSpec that does not fit the data or itself
+│   └── TransformRefused      a transform that is no pure function of each row
 ├── SchemaMismatch            a table without the columns or types it must have
 ├── StorageFailed             a place that cannot be read or written
 ├── BundleRefused             a bundle whose files are not what its digest says
@@ -113,6 +114,17 @@ class SpecRefused(UsageError):
     def __init__(self, model: str, reason: str) -> None:
         self.model, self.reason = model, reason
         super().__init__(f"model spec {model!r} is refused: {reason}")
+
+
+class TransformRefused(UsageError):
+    """A transform whose answer for a row depends on more than that row."""
+
+    def __init__(self, transform: str, reason: str) -> None:
+        self.transform, self.reason = transform, reason
+        super().__init__(
+            f"transform {transform} is refused: {reason}. A server sees one row where training "
+            "sees many: compute each row from its own values, into a new array."
+        )
 
 
 class SchemaMismatch(HeadraceError):

@@ -1,15 +1,16 @@
 """Request-time features as pure column functions, written once for training and serving.
 
-A transform takes NumPy columns of a request and gives one float column of the same length. It is
-named ``<module>.<function>`` after its place in ``featurestore/transforms/`` and pinned in the
-feature plan by the hash of its source and of what it uses, so a server whose code differs refuses
-the bundle.
+A transform takes NumPy columns, of a request or of features, and gives one float column of the
+same length. Numbers come as float64 (missing is NaN), timestamps of a request as datetime64[us],
+everything else as Python objects (missing is None). It is named ``<module>.<function>`` after its
+place in ``featurestore/transforms/`` and pinned in the feature plan by the hash of its source and
+of what it uses, so a server whose code differs refuses the bundle.
 """
 
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import CodeType
@@ -17,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from headrace.errors import UnknownName
+from headrace.errors import TransformRefused, UnknownName
 from headrace.names import checked_name
 
 PACKAGE = "featurestore.transforms"
+_TRIED, _ALONE = 256, 16  # rows that a transform is tried on at once, and alone
 _PLAIN = (str, int, float, bool, tuple, datetime, timedelta, type(None))
 
 
@@ -63,6 +65,47 @@ def transform(*inputs: str) -> Callable[[Callable[..., np.ndarray]], Transform]:
         )
 
     return declare
+
+
+def check_row_by_row(transform: Transform, columns: Sequence[np.ndarray]) -> None:
+    """Refuse a transform that would give a server something else than it gave in training.
+
+    Tries it on a few hundred rows at once, then on some of them alone: a transform that uses the
+    mean of its column, say, or changes its inputs, is found before a model learns from it.
+
+    Args:
+        transform: to be tried.
+        columns: its inputs, each of shape (rows,).
+
+    Raises:
+        TransformRefused: saying what it does.
+    """
+    rows = len(columns[0]) if columns else 0
+    if not rows:
+        return
+    places = np.unique(np.linspace(0, rows - 1, _TRIED).astype(int))
+    sample = [column[places] for column in columns]
+    given = [column.copy() for column in sample]
+    together = transform(*given)
+    if together.shape != (len(places),):
+        raise TransformRefused(
+            transform.name, f"it gives shape {together.shape} for {len(places)} rows"
+        )
+    if any(not _same(a, b) for a, b in zip(sample, given, strict=True)):
+        raise TransformRefused(transform.name, "it changes its inputs")
+    for i in range(0, len(places), max(len(places) // _ALONE, 1)):
+        alone = transform(*(column[i : i + 1] for column in sample))
+        if not _same(alone, together[i : i + 1]):
+            raise TransformRefused(
+                transform.name,
+                f"row {places[i]} gives {together[i]} among others and {alone.tolist()} alone",
+            )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.dtype == object:
+        return all(x is y or x == y for x, y in zip(a, b, strict=True))
+    return a.tobytes() == b.tobytes()
 
 
 def source_sha256(function: Callable[..., Any]) -> str:

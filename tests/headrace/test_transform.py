@@ -4,9 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from headrace.errors import BundleRefused, NameRefused, UnknownName
+from headrace.errors import BundleRefused, NameRefused, TransformRefused, UnknownName
 from headrace.plan import FeaturePlan, TransformPin, pin, pinned_transforms
-from headrace.transform import find_transform
+from headrace.transform import Transform, check_row_by_row, find_transform
 
 
 def plan_with(*pins: TransformPin) -> FeaturePlan:
@@ -79,3 +79,38 @@ def test_a_change_in_what_a_transform_uses_changes_its_hash(tmp_path, monkeypatc
 def test_a_change_that_a_transform_does_not_use_leaves_its_hash(tmp_path, monkeypatch):
     before = hash_in(tmp_path, monkeypatch, HELPER)
     assert hash_in(tmp_path, monkeypatch, "OTHER = 1\n" + HELPER) == before
+
+
+def made(function, *inputs):
+    return Transform(name="t.made", inputs=inputs, function=function, source_sha256="")
+
+
+def drained(x):
+    x[:] = 0
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda x: x - x.mean(), "row 0 gives .* among others and .* alone"),
+        (lambda x: np.arange(len(x)), "row 62 gives 16.0 among others and .0.0. alone"),
+        (lambda x: np.float64(3.0), r"it gives shape \(\) for 256 rows"),
+        (lambda x: x[:-1], r"it gives shape \(255,\) for 256 rows"),
+        (drained, "it changes its inputs"),
+    ],
+)
+def test_a_transform_of_more_than_one_row_is_refused_before_anything_learns_from_it(
+    function, sentence
+):
+    column = np.random.default_rng(1).normal(size=1000)
+    with pytest.raises(TransformRefused, match=sentence):
+        check_row_by_row(made(function, "x"), [column])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 255, 1000])
+def test_a_transform_of_each_row_alone_is_fine_whatever_its_inputs(rows):
+    lengths = made(lambda names, xs: np.array([len(n or "") for n in names]) / xs, "names", "xs")
+    names = np.array([None if i % 3 else "wind" * i for i in range(rows)], object)
+    xs = np.where(np.arange(rows) % 2, np.nan, 2.0)
+    check_row_by_row(lengths, [names, xs])
