@@ -99,11 +99,15 @@ def _rdb_lengths(total: np.ndarray) -> np.ndarray:
 
 def _tables(count: int) -> np.ndarray:
     """What each byte adds at each distance from the end: uint64, shape (count, 256)."""
-    global _known_tables  # noqa: PLW0603  (grown once for each greater length)
-    while len(_known_tables) < count:
-        last = _known_tables[-1]
-        after = (last >> np.uint64(8)) ^ _known_tables[0][(last & np.uint64(0xFF)).astype(np.intp)]
-        _known_tables = np.concatenate([_known_tables, after[None]])
+    global _known_tables  # noqa: PLW0603  (grown for greater lengths, and kept)
+    have = len(_known_tables)
+    if count > have:
+        first, more = _known_tables[0], np.empty((max(count, 2 * have), 256), dtype=np.uint64)
+        more[:have] = _known_tables
+        for place in range(have, len(more)):
+            last = more[place - 1]
+            more[place] = (last >> np.uint64(8)) ^ first[(last & np.uint64(0xFF)).astype(np.intp)]
+        _known_tables = more
     return _known_tables[:count]
 
 

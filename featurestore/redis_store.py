@@ -22,7 +22,7 @@ from featurestore.redis_calls import BATCH_ROWS, call, create_calls, write_calls
 from featurestore.redis_scripts import CREATE, PUT_VIEW, SWEEP, WRITE
 from featurestore.resp import Connection, command, shown
 from featurestore.rows import EncodedRows, encode_rows
-from featurestore.stored import StoredView
+from featurestore.stored import StoredView, read_record
 from featurestore.wire import EntityKeyWriter
 
 TIMEOUT_SECONDS = 30.0
@@ -54,8 +54,9 @@ class RedisStore:
     def views(self) -> dict[str, StoredView]:
         """See ``OnlineStore``."""
         (found,) = self._ask(command(b"HGETALL", layout.views_hash(self._project)))
-        pairs = zip(found[::2], found[1::2], strict=True)
-        return {name.decode(): StoredView.model_validate_json(record) for name, record in pairs}
+        views = [name.decode() for name in found[::2]]
+        pairs = zip(views, found[1::2], strict=True)
+        return {view: read_record(view, record, self.place) for view, record in pairs}
 
     def put_view(self, stored: StoredView) -> bool:
         """See ``OnlineStore``."""

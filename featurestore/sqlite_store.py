@@ -20,7 +20,7 @@ from featurestore.errors import ViewReplaced
 from featurestore.packed import HEADER, HEADER_BYTES
 from featurestore.rows import EncodedRows, encode_rows
 from featurestore.sqlite_layout import naming
-from featurestore.stored import StoredView
+from featurestore.stored import StoredView, read_record
 from headrace.plan import NUMBERS, ViewRead
 
 _MOST_KEYS = 8192  # in one SELECT; SQLite takes 32,766 variables
@@ -57,7 +57,7 @@ class SqliteStore:
         """See ``OnlineStore``."""
         with naming("read", self._path):
             found = self._db.execute(layout.SELECT_VIEWS, (self._project,)).fetchall()
-        return {name: StoredView.model_validate_json(record) for name, record in found}
+        return {view: read_record(view, record, self.place) for view, record in found}
 
     def put_view(self, stored: StoredView) -> bool:
         """See ``OnlineStore``."""
@@ -128,7 +128,7 @@ class SqliteStore:
 
     def _record(self, view: str) -> StoredView | None:
         found = self._db.execute(layout.SELECT_VIEW, (self._project, view)).fetchone()
-        return StoredView.model_validate_json(found[0]) if found else None
+        return read_record(view, found[0], self.place) if found else None
 
     def _create_tables(self, view: ViewRead) -> None:
         numbers_only = all(feature.dtype in NUMBERS for feature in view.features)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from featurestore.errors import OnlineStoreFailed
 from featurestore.packed import tag_of
 from headrace.plan import ViewRead
 
@@ -70,6 +71,19 @@ def stored_view(read: ViewRead) -> ViewRead:
     The TTL is not part of it: it is applied when values are read.
     """
     return read.model_copy(update={"ttl_seconds": None})
+
+
+def read_record(view: str, record: str | bytes, place: str) -> StoredView:
+    """A view's record as a store has it.
+
+    Raises:
+        OnlineStoreFailed: if it is no record of this version of Headrace.
+    """
+    try:
+        return StoredView.model_validate_json(record)
+    except ValidationError as error:
+        reason = f"its record of view {view} is not one: {error.errors()[0]['msg']}"
+        raise OnlineStoreFailed("read", place, reason) from error
 
 
 class OnlineStore(Protocol):
