@@ -19,6 +19,8 @@ LOOP = [
     "check_drift",
     "retrain",
     "features",
+    "check_skew",
+    "push_features",
 ]
 
 
