@@ -1,6 +1,7 @@
 """The online store that the settings name."""
 
 from featurestore.stored import OnlineStore
+from headrace.errors import SettingRefused
 from headrace.settings import Settings
 
 
@@ -13,7 +14,15 @@ def open_store(settings: Settings, project: str) -> OnlineStore:
 
     Raises:
         OnlineStoreFailed: if it cannot be opened or reached.
+        SettingRefused: if it is ``feast``: a store that only Feast knows is written by Feast.
     """
+    if settings.online_uri == "feast":
+        raise SettingRefused(
+            "HEADRACE_ONLINE_STORE",
+            "feast",
+            "only Feast can write the store that feature_store.yaml names: use its own materialize "
+            "and push, or name a path or a redis:// URL here",
+        )
     if "://" in settings.online_uri:
         from featurestore.redis_store import RedisStore
 

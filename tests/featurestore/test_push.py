@@ -17,7 +17,7 @@ from featurestore.push import push
 from featurestore.resp import Connection, command
 from featurestore.stores import open_store
 from featurestore.wire import EntityKeyWriter
-from headrace.errors import SchemaMismatch, UnknownName
+from headrace.errors import SchemaMismatch, SettingRefused, UnknownName
 from headrace.plan import FeatureRead
 from headrace.settings import Settings
 
@@ -159,6 +159,12 @@ def test_a_view_that_was_changed_must_be_materialised_first(pushed, settings, ca
     )
     with pytest.raises(FeatureNotMaterialized, match=r"hourly as it is defined now.*materialize"):
         push(settings, newer, "hourly", rows)
+
+
+def test_a_store_that_only_feast_knows_is_left_to_feast(tmp_path, catalog, values):
+    settings = Settings(home=tmp_path, online_store="feast")
+    with pytest.raises(SettingRefused, match="use its own materialize and push"):
+        push(settings, catalog, "hourly", values(("JFK", 0, 0, 1.0)))
 
 
 def test_pushes_in_any_order_leave_the_latest_of_each_entity(pushed, online, settings):
