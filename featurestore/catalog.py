@@ -5,7 +5,10 @@ definitions: the compiled catalog lies in ``<home>/catalog/<definitions_sha256>.
 command, task and worker reads it from there.
 """
 
+import contextlib
+import fcntl
 import hashlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -57,34 +60,57 @@ def load_catalog(settings: Settings, *, repository: str = REPOSITORY) -> Catalog
         DefinitionsRefused: if the definitions cannot be used.
     """
     digest = definitions_sha256(repository)
-    path = settings.home / "catalog" / f"{digest}.json"
-    try:
-        catalog = Catalog.model_validate_json(storage.read_bytes(str(path)))
-    except (FileNotFoundError, ValidationError):
-        pass  # never compiled here, or by a version of Headrace with another format
-    else:
-        if _is_applied(settings, digest):
-            return catalog
-    from featurestore.compile import compile_definitions
+    if found := _compiled(settings, digest):
+        return found
+    with _one_at_a_time(settings):
+        if found := _compiled(settings, digest):  # by another process, meanwhile
+            return found
+        from featurestore.compile import compile_definitions
 
-    catalog = compile_definitions(settings, repository=repository)
-    storage.write_atomic(str(path), catalog.model_dump_json(indent=1).encode())
-    return catalog
+        catalog = compile_definitions(settings, repository=repository)
+        path = _folder(settings) / f"{catalog.definitions_sha256}.json"
+        storage.write_atomic(str(path), catalog.model_dump_json(indent=1).encode())
+        return catalog
 
 
 def mark_applied(settings: Settings, digest: str | None) -> None:
     """Write down which definitions Feast's registry holds; None: perhaps not all of any."""
-    path = settings.home / "catalog" / "applied"
+    path = _folder(settings) / "applied"
     if digest is None:
         path.unlink(missing_ok=True)
     else:
         storage.write_atomic(str(path), _application(settings, digest).encode())
 
 
+def _compiled(settings: Settings, digest: str) -> Catalog | None:
+    """The catalog of a version of the definitions, if Feast's registry holds that version too."""
+    if not _is_applied(settings, digest):
+        return None
+    try:
+        data = storage.read_bytes(str(_folder(settings) / f"{digest}.json"))
+        return Catalog.model_validate_json(data)
+    except (FileNotFoundError, ValidationError):
+        return None  # never compiled here, or by a version of Headrace with another format
+
+
+@contextlib.contextmanager
+def _one_at_a_time(settings: Settings) -> Iterator[None]:
+    # Several flows may start at once after a change: one compiles, and writes Feast's registry.
+    folder = _folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home / "catalog"
+
+
 def _is_applied(settings: Settings, digest: str) -> bool:
     # Definitions that are taken back have a catalog already, but Feast's registry has the newer.
     try:
-        text = storage.read_bytes(str(settings.home / "catalog" / "applied")).decode()
+        text = storage.read_bytes(str(_folder(settings) / "applied")).decode()
     except FileNotFoundError:
         return False
     return text == _application(settings, digest)

@@ -84,8 +84,14 @@ def moment_of(settings: Settings, catalog: Catalog, text: str) -> datetime:
 
 
 def newest(root: str, view: ViewRead, windows: Windows) -> tuple[datetime | None, datetime | None]:
-    """The latest event and known time of what was known by then; two columns of the table."""
+    """The latest event and known time of what was known by then; None where nothing was.
+
+    Where all of the table was, the statistics of its files say it; else two columns are read.
+    """
     check_timestamps(view.table, table_schema(root, view.table), view.timestamps)
+    latest = [table_span(root, view.table, name)[1] for name in view.timestamps]
+    if max(latest) <= windows.at:
+        return latest[0], latest[-1]
     event, known = None, None
     where = _known_by(view, windows.at)
     for part in scan_table(root, view.table, columns=view.timestamps, where=where):

@@ -76,11 +76,19 @@ def answers(reader):
     return {name: column.tolist() for name, column in found.columns.items()}
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def at_home(request, at_home):
+    if request.param == "sqlite":
+        return at_home
+    url = request.getfixturevalue("redis_url")
+    return at_home.model_copy(update={"online_store": url})
+
+
 def test_an_old_model_reads_v1_as_before_while_v2_is_materialized_beside_it(repository, at_home):
     first = repository()
     materialize(at_home, first, until=UNTIL)
     plan = plan_for_service(first, "both")
-    running = OnlineReader(at_home.online_path, plan)
+    running = OnlineReader(at_home.online_uri, plan)
     before = answers(running)
     assert before["hourly__x"][:2] == [3.0, 2.0]
 
@@ -94,8 +102,8 @@ def test_an_old_model_reads_v1_as_before_while_v2_is_materialized_beside_it(repo
     assert not [lost for view in plan.views for lost in losses(view, _named(second, view.view))]
     materialize(at_home, second, until=UNTIL)
 
-    started_later = OnlineReader(at_home.online_path, plan)
-    newer = OnlineReader(at_home.online_path, plan_for_service(second, "both_v2"))
+    started_later = OnlineReader(at_home.online_uri, plan)
+    newer = OnlineReader(at_home.online_uri, plan_for_service(second, "both_v2"))
     np.testing.assert_equal(answers(running), before)
     np.testing.assert_equal(answers(started_later), before)
     assert answers(newer)["hourly_v2__y"][:2] == [6.0, 5.0]
