@@ -99,6 +99,19 @@ def whole(matrix: np.ndarray) -> pa.LargeBinaryArray:
     return ragged(matrix, np.full(len(matrix), matrix.shape[1]))
 
 
+def lengths_of(column: pa.LargeBinaryArray) -> np.ndarray:
+    """How many bytes each value has: int64, shape (rows,)."""
+    return np.diff(_offsets(column))
+
+
+def bytes_of(column: pa.LargeBinaryArray) -> np.ndarray:
+    """All values one after the other: uint8."""
+    offsets, data = _offsets(column), column.buffers()[2]
+    if data is None:
+        return np.empty(0, dtype=np.uint8)
+    return np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]]
+
+
 def constant(data: bytes) -> pa.Scalar:
     """The same bytes in every row."""
     return pa.scalar(data, BYTES)
@@ -107,6 +120,11 @@ def constant(data: bytes) -> pa.Scalar:
 def join(*parts: Any) -> Any:
     """Concatenate columns of bytes and constants, row by row."""
     return pc.binary_join_element_wise(*parts, constant(b""))
+
+
+def _offsets(column: pa.LargeBinaryArray) -> np.ndarray:
+    every = np.frombuffer(column.buffers()[1], dtype=np.int64)
+    return every[column.offset : column.offset + len(column) + 1]
 
 
 def _key_parts(rows: pa.Table, table: str, key: JoinKey) -> list[Any]:

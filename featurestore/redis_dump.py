@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from featurestore.encode import BYTES, constant, join, whole
+from featurestore.encode import BYTES, bytes_of, constant, join, lengths_of, whole
 
 MOST_BYTES = 4095
 """The longest single value that fits here."""
@@ -34,12 +33,16 @@ def hashes(fields: Sequence[bytes], values: Sequence[pa.LargeBinaryArray]) -> pa
         fields: the names of the fields.
         values: a column for each of them; no value longer than ``MOST_BYTES``.
     """
-    parts = []
+    fixed, parts = [], []
     for field, column in zip(fields, values, strict=True):
-        lengths = pc.binary_length(column)
-        parts += [constant(_entry(field)), _HEADS.take(lengths), column, _TAILS.take(lengths)]
-    entries = join(*parts)
-    total = np.asarray(pc.binary_length(entries)) + _LISTPACK_HEAD + _LISTPACK_END
+        lengths = lengths_of(column)
+        if (lengths == lengths[:1]).all():
+            fixed.append((field, column, int(lengths[0])))
+        else:
+            places = pa.array(lengths)
+            parts += [constant(_entry(field)), _HEADS.take(places), column, _TAILS.take(places)]
+    entries = join(*parts, whole(_block(len(values[0]), fixed)))
+    total = lengths_of(entries) + _LISTPACK_HEAD + _LISTPACK_END
     count = (2 * len(fields)).to_bytes(2, "little")
     sizes = whole(total.astype("<u4").view(np.uint8).reshape(len(total), 4))
     lengths = whole(_rdb_lengths(total))
@@ -47,6 +50,19 @@ def hashes(fields: Sequence[bytes], values: Sequence[pa.LargeBinaryArray]) -> pa
     payloads = join(head, lengths, sizes, constant(count), entries, constant(_END_AND_VERSION))
     checksums = crc64(payloads).astype("<u8")
     return join(payloads, whole(checksums.view(np.uint8).reshape(len(checksums), 8)))
+
+
+def _block(rows: int, columns: Sequence[tuple[bytes, pa.LargeBinaryArray, int]]) -> np.ndarray:
+    """The elements of fields whose values are all of one length: uint8, shape (rows, width)."""
+    blank = [_entry(field) + _entry(bytes(length)) for field, _, length in columns]
+    block = np.empty((rows, sum(map(len, blank))), dtype=np.uint8)
+    block[:] = np.frombuffer(b"".join(blank), dtype=np.uint8)
+    end = 0
+    for (_, column, length), element in zip(columns, blank, strict=True):
+        end += len(element)
+        start = end - len(_tail(length)) - length
+        block[:, start : start + length] = bytes_of(column).reshape(rows, length)
+    return block
 
 
 def crc64(column: pa.LargeBinaryArray) -> np.ndarray:
@@ -57,13 +73,10 @@ def crc64(column: pa.LargeBinaryArray) -> np.ndarray:
     """
     if not len(column):
         return np.empty(0, dtype=np.uint64)
-    _, offset_buffer, data = column.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int64)
-    offsets = offsets[column.offset : column.offset + len(column) + 1]
-    lengths = np.diff(offsets)
+    lengths = lengths_of(column)
     width = int(lengths.max())
-    padded = np.concatenate([np.zeros(width, np.uint8), np.frombuffer(data, dtype=np.uint8)])
-    rows = np.lib.stride_tricks.sliding_window_view(padded, width)[offsets[1:]]
+    padded = np.concatenate([np.zeros(width, np.uint8), bytes_of(column)])
+    rows = np.lib.stride_tricks.sliding_window_view(padded, width)[np.cumsum(lengths)]
     ragged = width - int(lengths.min())
     rows[:, :ragged][np.arange(ragged) < (width - lengths)[:, None]] = 0
     checksums = np.zeros(len(column), dtype=np.uint64)
