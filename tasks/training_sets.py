@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featurestore.catalog import load_catalog, plan_for
+from featurestore.catalog import load_catalog
 from featurestore.certificate import SUFFIX
 from featurestore.columns import check_timestamps
 from featurestore.offline import read_table, table_span
+from featurestore.planning import plan_for
 from featurestore.training_set import JoinedRows, join_features
 from featurestore.vectors import check_request
 from headrace import storage

@@ -3,9 +3,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from featurestore.catalog import load_catalog, plan_for
+from featurestore.catalog import load_catalog
 from featurestore.flights.sources import write_tables
 from featurestore.offline import read_table
+from featurestore.planning import plan_for
 from featurestore.training_set import join_features
 from headrace.settings import Settings
 from headrace.spec import load_spec
