@@ -24,8 +24,8 @@ class ReadStatus(IntEnum):
     """The latest value known at the time is older than the TTL."""
     FUTURE = 3
     """Every value of the entity became true, or known, only after the time."""
-    UNAVAILABLE = 5
-    """The online store could not be asked. (4 is the join's ``WRITTEN_LATE``.)"""
+    UNAVAILABLE = 6
+    """The online store could not be asked. (4 and 5 are the join's own.)"""
 
 
 def oldest_age(read: ViewRead) -> int:

@@ -282,6 +282,8 @@ class _Cells(NamedTuple):
         heads = words.take(layout.heads, axis=1).reshape(rows, 3, views)
         event, created = heads[:, 1], heads[:, 2]
         tagged = heads[:, 0] == layout.tags
+        if layout.earlier is not None:
+            tagged |= heads[:, 0] == layout.earlier
         current = stamps == source.expected_stamp(event, created)
         values = words.view(_NUMBER).take(layout.values, axis=1)
         return cls(stamps, event, created, values, tagged, current, tagged & current)

@@ -31,6 +31,9 @@ class ReadLayout:
     """int64, shape (views,): the first word of a packed row that counts."""
     header: struct.Struct
     """Unpacks the tag (bytes), event and created time of each view from a whole row."""
+    earlier: np.ndarray | None
+    """As ``tags``, of the generation before: while a view is written anew without having changed,
+    its earlier rows still count. None: no view is."""
     tag_bytes: tuple[bytes, ...]
     lengths: list[int]
     """By view: the bytes of a packed row."""
@@ -80,8 +83,9 @@ def read_layout(
     return ReadLayout(
         signature=signature,
         loading=frozenset(position for position, record in enumerate(stored) if record.loading),
-        tags=np.array([np.frombuffer(record.tag, "<i8")[0] for record in stored], dtype=np.int64),
+        tags=_words([record.tag for record in stored]),
         header=struct.Struct("<" + "".join(f"8sqq{8 * (s - _HEADER_WORDS)}x" for s in sizes)),
+        earlier=_earlier_tags(stored),
         tag_bytes=tuple(record.tag for record in stored),
         lengths=[8 * size for size in sizes],
         blanks=tuple(bytes(8 * size) for size in sizes),
@@ -89,6 +93,19 @@ def read_layout(
         words=int(starts[-1]),
         values=np.array(values, dtype=np.int64),
     )
+
+
+def _earlier_tags(stored: Sequence[StoredView]) -> np.ndarray | None:
+    if not any(record.loading for record in stored):
+        return None
+    # Tags are made of definition and generation: rows of another definition have another one.
+    before = [r.model_copy(update={"generation": r.generation - 1}) for r in stored]
+    pairs = zip(stored, before, strict=True)
+    return _words([(earlier if now.loading else now).tag for now, earlier in pairs])
+
+
+def _words(tags: Sequence[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(tags), "<i8") if tags else np.empty(0, np.int64)
 
 
 def _check_stored(view: ViewRead, record: StoredView | None, place: str) -> None:

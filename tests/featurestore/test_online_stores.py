@@ -197,6 +197,24 @@ def test_an_entity_not_written_yet_is_no_null_while_its_view_is_being_written(on
     assert names(reader.read({"origin": ["LGA"]}, minutes(5))) == ["NEVER_SEEN"]
 
 
+def test_while_a_view_is_written_anew_unchanged_its_earlier_rows_count(on_redis, read):
+    written = on_redis
+    written.put(read(), until_us=1)
+    written.write(read(), {"origin": ["JFK", "LGA"]}, [1, 1], x=[1.0, 2.0])
+    reader = written.open(read())
+    with written.store.anew(StoredView(view=stored_view(read()), generation=2, loading=True)):
+        written.write(read(), {"origin": ["JFK"]}, [2], x=[3.0])
+        rows = reader.read({"origin": ["JFK", "LGA"]}, minutes(5, 5))
+        assert rows.columns["hourly__x"].tolist() == [3, 2]
+        with pytest.raises(FeatureNotMaterialized, match="being written anew"):
+            reader.read({"origin": ["EWR"]}, minutes(5))
+    written.put(read(), generation=2, until_us=5)
+    assert names(reader.read({"origin": ["JFK", "LGA"]}, minutes(5, 5))) == [
+        "PRESENT",
+        "NEVER_SEEN",
+    ]
+
+
 def test_a_redis_started_empty_is_an_error_and_not_entities_without_values(on_redis, read, ask):
     on_redis.put(read())
     reader = on_redis.open(read())

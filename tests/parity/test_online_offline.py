@@ -12,7 +12,7 @@ from featurestore.columns import TIMESTAMP
 from featurestore.flights.sources import write_tables
 from featurestore.materialize import materialize
 from featurestore.offline import read_table
-from featurestore.online import OnlineReader
+from featurestore.online import open_online_reader
 from featurestore.pit import NullReason, point_in_time_join
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
@@ -61,8 +61,12 @@ def flights_asked(settings, random):
     return rows
 
 
-def test_online_reads_equal_point_in_time_joins_at_every_moment(world):
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_online_reads_equal_point_in_time_joins_at_every_moment(world, store, request):
     settings, catalog = world
+    if store == "redis":
+        redis_url = request.getfixturevalue("redis_url")
+        settings = settings.model_copy(update={"online_store": redis_url})
     random = np.random.default_rng(7)
     minutes = np.sort(random.integers(60, 10 * 24 * 60, 12))
     compared = present = 0
@@ -70,7 +74,7 @@ def test_online_reads_equal_point_in_time_joins_at_every_moment(world):
     for minute in minutes.tolist():
         moment = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
         materialize(settings, catalog, until=moment)
-        reader = reader or OnlineReader(settings.online_path, plan_of(catalog))
+        reader = reader or open_online_reader(settings, plan_of(catalog))
         keys = flights_asked(settings, random)
         at = np.full(FLIGHTS_A_MOMENT, np.datetime64(moment.replace(tzinfo=None), "us"))
         online = reader.read(keys, at)
