@@ -29,14 +29,19 @@ class Page:
     """The latest rows of some entities."""
 
     rows: pa.Table
-    """One an entity, in the order of Feast's entity keys."""
+    """One an entity."""
     rows_read: int
     """Rows of the table that became known in the window, whatever their entity; 0 but for the
     first page."""
 
 
 def latest_known(
-    root: str, read: ViewRead, since: datetime | None, until: datetime
+    root: str,
+    read: ViewRead,
+    since: datetime | None,
+    until: datetime,
+    *,
+    in_key_order: bool = True,
 ) -> Iterator[Page]:
     """Yield the latest row of each entity that became known in ``(since, until]``.
 
@@ -47,6 +52,7 @@ def latest_known(
         read: the feature view.
         since: the moment before the window; None: from the start.
         until: the last moment of the window.
+        in_key_order: whether a page is in the order of Feast's entity keys; else in the table's.
 
     Raises:
         UnknownName, SchemaMismatch, StorageFailed: for the table, as ``read_table``.
@@ -64,8 +70,10 @@ def latest_known(
             if latest.num_rows > PAGE_ENTITIES:
                 latest, full = _smallest(latest, read.key_names), True
         if latest is not None:
-            in_order = pc.array_sort_indices(entity_keys(latest, read))
-            yield Page(latest.take(in_order), rows_read if first else 0)
+            rows = latest
+            if in_key_order:
+                rows = latest.take(pc.array_sort_indices(entity_keys(latest, read)))
+            yield Page(rows, rows_read if first else 0)
         if not full or latest is None:
             return
         where, first = window & _after(latest, read.key_names), False

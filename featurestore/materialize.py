@@ -2,7 +2,7 @@
 
 A watermark for each view says until when the online store holds everything that was known. The
 next run reads only what became known since, late writes included, and writes it in chunks of
-entities in the order of their keys. The store records how far a run has come: one that is killed is
+entities, always in the same order. The store records how far a run has come: one that is killed is
 gone on with by the next, and ends in the same state. A repeated run writes nothing.
 """
 
@@ -186,7 +186,8 @@ def _write(store: OnlineStore, begin: StoredView, window: _Window, *, log: Log) 
         log.info("%s: goes on after %d entities", read.view, progress.entities)
     rows_read, newest, skip = 0, begin.newest_event_us, progress.entities
     told = time.monotonic()
-    for page in latest_known(window.root, read, window.since, window.until):
+    ends, ordered = (window.since, window.until), store.in_key_order
+    for page in latest_known(window.root, read, *ends, in_key_order=ordered):
         rows_read += page.rows_read
         if len(page.rows):
             event = microseconds(page.rows, read.table, read.event_timestamp)

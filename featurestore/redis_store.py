@@ -37,6 +37,7 @@ class RedisStore:
     """The online store of one Feast project in one Redis database. For one thread at a time."""
 
     chunk_rows = 131_072
+    in_key_order = False
 
     def __init__(self, url: str, project: str) -> None:
         """Connect.

@@ -30,6 +30,7 @@ class SqliteStore:
     """The online store of one Feast project in one SQLite file. For one thread at a time."""
 
     chunk_rows = 16_384  # other writers wait for the end of a transaction, about a second
+    in_key_order = True
 
     def __init__(self, path: Path, project: str) -> None:
         """Open the file for writing, making it and its folder if need be.

@@ -29,7 +29,7 @@ class Progress(BaseModel):
     until_us: int
     """The watermark that the run will set."""
     entities: int
-    """So many entities are done, in the order of their keys."""
+    """So many entities are done, in an order that the run decides."""
     keys_written: int
     """So many of them changed."""
 
@@ -100,6 +100,8 @@ class OnlineStore(Protocol):
 
     chunk_rows: int
     """How many rows a long write should hand over at a time."""
+    in_key_order: bool
+    """Whether the rows of a long write should come in the order of their entity keys."""
 
     def views(self) -> dict[str, StoredView]:
         """The record of every view there, by name."""
