@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING
 from headrace.errors import ExitCode, HeadraceError
 
 if TYPE_CHECKING:
+    from headrace.settings import Settings
     from serving.settings import ServerSettings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the server and return its exit code."""
     arguments = _parser().parse_args(argv)
-    if argv is None:  # a command: the process is ours alone
-        sys.meta_path.insert(0, _WithoutPandas)
     try:
         # Imported here: --help and a wrong option answer at once.
+        from headrace.settings import load_settings
         from serving.settings import load_server_settings
 
-        _serve(load_server_settings(**vars(arguments)))
+        settings, places = load_server_settings(**vars(arguments)), load_settings()
+        # A command: the process is ours alone, but for Feast, which needs pandas.
+        if argv is None and places.online_uri != "feast":
+            sys.meta_path.insert(0, _WithoutPandas)
+        _serve(settings, places)
     except HeadraceError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -55,11 +59,10 @@ class _WithoutPandas:
             raise ModuleNotFoundError("the server runs without pandas", name=name)
 
 
-def _serve(settings: "ServerSettings") -> None:
+def _serve(settings: "ServerSettings", places: "Settings") -> None:
     import logging
 
     from featurestore.online import ReaderOptions, open_online_reader
-    from headrace.settings import load_settings
     from monitoring.inference_log import InferenceLog
     from serving import listener
     from serving.app import create_app
@@ -68,7 +71,6 @@ def _serve(settings: "ServerSettings") -> None:
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
-    places = load_settings()
     options = ReaderOptions(
         deadline_seconds=settings.store_deadline_seconds,
         retry_seconds=settings.store_retry_seconds,

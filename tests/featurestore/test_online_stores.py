@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from datetime import UTC
 
 import numpy as np
@@ -350,3 +351,24 @@ def test_threads_share_connections_and_get_their_own_answers(on_redis, read):
         thread.join()
     assert not wrong
     assert len(reader._source._idle) <= 6
+
+
+def test_this_machines_clock_plays_no_part(written, read, monkeypatch):
+    """Ages are measured at the moment asked about: a clock that is off changes nothing."""
+    written.put(read())
+    written.write(read(), {"origin": ["JFK"]}, [10], x=[1.0])
+    reader = written.open(read())
+    asked = {"origin": ["JFK"] * 3}, minutes(9, 70, 71)
+    before = names(reader.read(*asked))
+    for skew in (-300, 300, 3600):
+        clock = time.time
+        monkeypatch.setattr("time.time", lambda skew=skew, clock=clock: clock() + skew)
+        assert names(reader.read(*asked)) == before == ["FUTURE", "PRESENT", "EXPIRED"]
+        monkeypatch.undo()
+
+    def no_clock():
+        raise AssertionError("the reader looked at the clock")
+
+    for name in ("time.time", "time.time_ns"):
+        monkeypatch.setattr(name, no_clock)
+    assert names(reader.read(*asked)) == before
