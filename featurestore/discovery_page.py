@@ -42,7 +42,7 @@ code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monosp
 .search input { width: 100%; padding: .7rem 1rem; border: 1px solid var(--line);
   border-radius: 10px; background: var(--card); color: var(--ink); font: inherit; }
 .search input:focus { outline: 2px solid var(--accent); outline-offset: -1px; }
-.search output { position: absolute; right: 1rem; top: 1.55rem; color: var(--soft);
+.search output { position: absolute; right: 2.7rem; top: 1.55rem; color: var(--soft);
   font-size: 13px; }
 .card { margin-bottom: 1.1rem; padding: 1.2rem 1.35rem; border: 1px solid var(--line);
   border-radius: 12px; background: var(--card); }
@@ -66,6 +66,8 @@ th, td { padding: .42rem .7rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { padding-left: 1.35rem; }
 th:last-child, td:last-child { padding-right: 1.35rem; }
+td { overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: normal; }
 tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-size: 12px; font-weight: 600; letter-spacing: .04em;
   text-transform: uppercase; }
@@ -181,7 +183,9 @@ def _view_card(view: ViewEntry) -> str:
     }
     head = (
         "<thead><tr><th>Feature</th><th>Type</th><th>Description</th>"
-        '<th class="number">Missing</th><th class="number">PSI</th></tr></thead>'
+        '<th class="number" title="share of missing values at the last check">Missing</th>'
+        '<th class="number" title="how far it moved from the weeks before, in nats">PSI</th></tr>'
+        "</thead>"
     )
     troubles = _troubles(view)
     state = f'<span class="state{" warn" * bool(troubles)}">{troubles or "well"}</span>'
