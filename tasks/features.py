@@ -39,7 +39,4 @@ def materialize(
     if until is None:
         root = settings.uri("offline")
         until = max(table_span(root, v.table, v.known_timestamp)[1] for v in catalog.views)
-    written = materialize_views(settings, catalog, until=until, rebuild=rebuild, log=logger)
-    for view in written:
-        logger.info("%s: %s keys written, known until %s", view.view, view.keys_written, view.until)
-    return written
+    return materialize_views(settings, catalog, until=until, rebuild=rebuild, log=logger)
