@@ -2,6 +2,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC
 
 import numpy as np
@@ -15,7 +16,7 @@ from featurestore.errors import (
     StoredValueBroken,
 )
 from featurestore.materialize import materialize
-from featurestore.online import OnlineReader, ReadStatus
+from featurestore.online import OnlineReader, ReaderOptions, ReadStatus
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan, FeatureRead
 
@@ -174,6 +175,44 @@ def test_a_file_that_is_no_store_is_refused(tmp_path, read):
     path.write_bytes(b"not a database, but long enough to look like one" * 100)
     with pytest.raises(OnlineStoreFailed, match=r"online\.db"):
         OnlineReader(path, plan_of(read()))
+
+
+def test_a_locked_file_is_an_error_within_the_deadline_and_then_read_again(store, at_home, read):
+    store(("JFK", 0, 0, 1.0)).close()
+    writer = sqlite3.connect(at_home.online_path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = DELETE")  # as a tool that copies the file may leave it
+    options = ReaderOptions(deadline_seconds=0.05, retry_seconds=0.05)
+    reader = OnlineReader(at_home.online_path, plan_of(read()), options)
+    writer.execute("BEGIN EXCLUSIVE")
+    begun = time.monotonic()
+    with pytest.raises(OnlineStoreFailed, match=r"database is locked.* If it is locked, let"):
+        reader.read({"origin": ["JFK"]}, minutes(1))
+    assert time.monotonic() - begun < 1
+    writer.execute("COMMIT")
+    writer.close()
+    time.sleep(0.1)
+    assert reader.read({"origin": ["JFK"]}, minutes(1)).columns["hourly__x"].tolist() == [1]
+    reader.close()
+
+
+def test_a_file_that_was_replaced_damaged_or_taken_away_is_noticed(store, at_home):
+    reader = store(("JFK", 0, 0, 1.0))
+    path = at_home.online_path
+    keys, at = {"origin": ["JFK"]}, minutes(1)
+    assert reader.read(keys, at).columns["hourly__x"].tolist() == [1]
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
+    path.rename(path.with_suffix(".old"))
+    with pytest.raises(FeatureNotMaterialized, match="feature view hourly is not in"):
+        reader.read(keys, at)
+    path.write_bytes(b"not a database, but long enough to look like one" * 200)
+    with pytest.raises(OnlineStoreFailed, match="file is not a database"):
+        reader.read(keys, at)
+    path.unlink()
+    path.write_bytes(whole)
+    time.sleep(0.6)
+    assert reader.read(keys, at).columns["hourly__x"].tolist() == [1]
 
 
 def test_threads_read_whole_snapshots_while_values_are_written(
