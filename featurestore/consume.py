@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.events import Event, EventSource
-from featurestore.incoming import rows_of_events
+from featurestore.json_rows import rows_of_events
 from featurestore.parts import not_yet_pushed
 from featurestore.push import Target, write_offline, write_online
 from featurestore.stored import OnlineStore

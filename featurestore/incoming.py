@@ -1,14 +1,13 @@
-"""Rows that come from outside, as tables or as JSON events: checked before any store sees them.
+"""Rows that come from outside: checked before any store sees them.
 
 A row must have the view's join keys (none null), its times with their zone, and its features in
 their types; and it may not claim to be from the future. A wrong clock would otherwise fix an
 entity's value for as long as the clock is ahead, because an older value never replaces a newer one.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 
 from featurestore.columns import TIMESTAMP, check_columns
 from featurestore.errors import FeatureStoreError
-from headrace.errors import HeadraceError, SchemaMismatch, UsageError
+from headrace.errors import SchemaMismatch, UsageError
 from headrace.plan import ViewRead
 
 LEEWAY = timedelta(minutes=5)
@@ -28,17 +27,6 @@ _ARROW = {
     "UUID": pa.string(), "TIME_UUID": pa.string(), "DECIMAL": pa.string(),
     "UNIX_TIMESTAMP": TIMESTAMP,
 }  # fmt: skip
-
-_ALLOWED: tuple[tuple[Callable[[pa.DataType], bool], tuple[type, ...]], ...] = (
-    (pa.types.is_boolean, (bool,)),
-    (pa.types.is_integer, (int,)),
-    (pa.types.is_floating, (int, float)),
-    (pa.types.is_string, (str,)),
-    (pa.types.is_large_string, (str,)),
-    (pa.types.is_binary, ()),  # JSON holds no bytes
-    (pa.types.is_list, (list,)),
-)
-"""The Python types of JSON values that a column of a kind takes."""
 
 
 class BadRow(NamedTuple):
@@ -113,88 +101,6 @@ def bad_rows(view: ViewRead, rows: pa.Table, *, now: datetime | None = None) -> 
             moment = rows[name][row].as_py()
             reasons.setdefault(row, f"{name} = {moment.isoformat()} lies in the future")
     return [BadRow(row, reasons[row]) for row in sorted(reasons)]
-
-
-def rows_of_events(
-    view: ViewRead, events: Sequence[bytes], schema: pa.Schema, *, now: datetime | None = None
-) -> tuple[pa.Table, list[int], list[BadRow]]:
-    """Part JSON events that fit from those that do not.
-
-    An event is an object with exactly the columns of ``schema``; times are ISO 8601 with a zone.
-
-    Returns:
-        The good events as a table, the position of each of its rows in ``events``, and the bad ones
-        with their positions.
-    """
-    bad: list[BadRow] = []
-    good: list[tuple[int, dict[str, Any]]] = []
-    for position, text in enumerate(events):
-        try:
-            good.append((position, _event(text, schema)))
-        except _EventRefused as error:
-            bad.append(BadRow(position, str(error)))
-    schema = pa.schema([(column.name, column.type) for column in schema])
-    rows = pa.Table.from_pylist([event for _, event in good], schema=schema)
-    late = bad_rows(view, rows, now=now)
-    refused = {found.row for found in late}
-    bad += [BadRow(good[found.row][0], found.reason) for found in late]
-    kept = [row for row in range(rows.num_rows) if row not in refused]
-    return rows.take(pa.array(kept, pa.int64())), [good[row][0] for row in kept], sorted(bad)
-
-
-class _EventRefused(HeadraceError):
-    """An event that is no row; the text is the reason."""
-
-
-def _event(text: bytes, schema: pa.Schema) -> dict[str, Any]:
-    try:
-        event = json.loads(text, parse_constant=_no_json)
-    except (ValueError, RecursionError) as error:
-        raise _EventRefused(f"it is not JSON: {error}") from error
-    if not isinstance(event, dict):
-        raise _EventRefused(f"it is {type(event).__name__}, but must be an object")
-    for name in schema.names:
-        if name not in event:
-            raise _EventRefused(f"{name} is missing; write null where there is no value")
-    for name in sorted(event.keys() - set(schema.names)):
-        raise _EventRefused(f"{name} is no column; they are {', '.join(schema.names)}")
-    return {column.name: _value(event[column.name], column) for column in schema}
-
-
-def _value(value: Any, column: pa.Field) -> Any:
-    try:
-        converted = _converted(value, column.type)
-        return pa.scalar(converted, column.type).as_py()
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        reason = f"{column.name} = {value!r:.80} does not fit {column.type}: {error}"
-        raise _EventRefused(reason) from error
-
-
-def _converted(value: Any, kind: pa.DataType) -> Any:
-    """A value of JSON as Arrow takes it; Arrow alone would make 1 of 1.5, and 1.0 of true."""
-    if value is None:
-        return None
-    if pa.types.is_timestamp(kind):
-        return _moment(value)
-    if pa.types.is_list(kind) and isinstance(value, list):
-        return [_converted(element, kind.value_type) for element in value]
-    for is_kind, allowed in _ALLOWED:
-        if is_kind(kind) and type(value) not in allowed:
-            raise TypeError(f"it is {type(value).__name__}")
-    return value
-
-
-def _moment(value: Any) -> datetime:
-    if not isinstance(value, str):
-        raise TypeError("write a time as text, 2013-08-01T12:00:00+00:00")
-    moment = datetime.fromisoformat(value)
-    if moment.tzinfo is None:
-        raise ValueError("it has no time zone")
-    return moment.astimezone(UTC)
-
-
-def _no_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON; write null")
 
 
 def _cast(view: ViewRead, rows: pa.Table, column: pa.Field) -> pa.ChunkedArray:
