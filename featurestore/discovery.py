@@ -97,6 +97,23 @@ class ServiceEntry(Part):
     readers: tuple[ReaderEntry, ...]
 
 
+class TransformEntry(Part):
+    """One transform: a feature that is computed at request time."""
+
+    kind: Literal["transform"] = "transform"
+    name: str
+    """As a model spec names it: ``flights.plane_age_years``."""
+    description: str
+    inputs: tuple[str, ...]
+    source_sha256: str
+    """What bundles pin."""
+    models: tuple[str, ...]
+    """Model specs that name it."""
+
+
+Entry = ViewEntry | ServiceEntry | TransformEntry
+
+
 class Listing(Part):
     """Everything that is known of the features."""
 
@@ -104,6 +121,7 @@ class Listing(Part):
     definitions_sha256: str
     views: tuple[ViewEntry, ...]
     services: tuple[ServiceEntry, ...]
+    transforms: tuple[TransformEntry, ...] = ()
     checked_at: AwareDatetime | None = None
     """The moment of the last check; None: there was none."""
     problems: tuple[str, ...] = ()
@@ -113,7 +131,7 @@ class Listing(Part):
 class Hit(Part):
     """Something that a search found."""
 
-    kind: Literal["view", "service", "feature"]
+    kind: Literal["view", "service", "feature", "transform"]
     name: str
     """Of a feature: ``<view>.<feature>``."""
     description: str
@@ -141,8 +159,8 @@ def search(listing: Listing, words: Sequence[str]) -> tuple[Hit, ...]:
     return tuple(hit for *_, hit in sorted(found, key=lambda item: item[:2]))
 
 
-def describe(listing: Listing, name: str) -> ViewEntry | ServiceEntry:
-    """Return the view or service of a name, or the view that has the feature of that name.
+def describe(listing: Listing, name: str) -> Entry:
+    """Return the view, service or transform of a name, or the view that has that feature.
 
     Args:
         listing: where to look.
@@ -154,7 +172,7 @@ def describe(listing: Listing, name: str) -> ViewEntry | ServiceEntry:
         UnknownName: with what is nearest.
         NameAmbiguous: for a feature of several views.
     """
-    entries: list[ViewEntry | ServiceEntry] = [*listing.views, *listing.services]
+    entries: list[Entry] = [*listing.views, *listing.services, *listing.transforms]
     for entry in entries:
         if entry.name == name:
             return entry
@@ -170,7 +188,7 @@ def describe(listing: Listing, name: str) -> ViewEntry | ServiceEntry:
     if having:
         raise NameAmbiguous(name, [f"{view.name}.{feature.name}" for view, feature in having])
     known = [hit.name for hit, _ in _texts(listing) if hit.kind != "feature"]
-    raise UnknownName("view, service or feature", name, known)
+    raise UnknownName("view, service, feature or transform", name, known)
 
 
 def _texts(listing: Listing) -> Iterator[tuple[Hit, str]]:
@@ -185,6 +203,11 @@ def _texts(listing: Listing) -> Iterator[tuple[Hit, str]]:
         yield (
             Hit(kind="view", name=view.name, description=view.description),
             " ".join([*_said(view), *view.entities, *view.join_keys, view.table, *columns]),
+        )
+    for made in listing.transforms:
+        yield (
+            Hit(kind="transform", name=made.name, description=made.description),
+            " ".join([made.description, *made.inputs, *made.models]),
         )
     for view in listing.views:
         for feature in view.features:

@@ -129,6 +129,7 @@ def page(listing: Listing, *, made_at: datetime) -> str:
 placeholder="Search names, descriptions, tags, owners ...  ( / )"><output></output></div>
 <section><h2>Services</h2>{services}</section>
 <section><h2>Views</h2>{views}</section>
+{_transforms(listing)}
 </main><script>{_SCRIPT}</script></body></html>
 """
 
@@ -140,6 +141,7 @@ def _badges(listing: Listing, made_at: datetime) -> Iterator[str]:
         ("views", len(listing.views)),
         ("features", features),
         ("services", len(listing.services)),
+        ("transforms", len(listing.transforms)),
         ("definitions", listing.definitions_sha256[:12]),
         ("last check", checked),
         ("page made", _time(made_at)),
@@ -190,6 +192,21 @@ def _view_card(view: ViewEntry) -> str:
     troubles = _troubles(view)
     state = f'<span class="state{" warn" * bool(troubles)}">{troubles or "well"}</span>'
     return _card(view, state, facts, head + "".join(map(_feature_row, view.features)))
+
+
+def _transforms(listing: Listing) -> str:
+    if not listing.transforms:
+        return ""
+    rows = "".join(
+        f'<tr id="{escape(made.name)}"><td><code>{escape(made.name)}</code></td>'
+        f"<td>{escape(made.description)}</td><td>{escape(', '.join(made.inputs))}</td>"
+        f"<td>{escape(', '.join(made.models))}</td></tr>"
+        for made in listing.transforms
+    )
+    return f"""<section><h2>Transforms</h2><article class="card" id="transforms">
+<p>Computed at request time, by the same function in training and in the server.</p>
+<div class="table"><table><thead><tr><th>Transform</th><th>Description</th><th>Inputs</th>
+<th>Models</th></tr></thead>{rows}</table></div></article></section>"""
 
 
 def _card(entry: ViewEntry | ServiceEntry, state: str, facts: dict[str, str], rows: str) -> str:

@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featurestore.discovery import Hit, Listing, ReaderEntry, ServiceEntry, ViewEntry
+    from featurestore.discovery import (
+        Hit,
+        Listing,
+        ReaderEntry,
+        ServiceEntry,
+        TransformEntry,
+        ViewEntry,
+    )
 
 _WIDEST = 100
 _ONLINE = {
@@ -19,7 +26,7 @@ _ONLINE = {
 
 
 def listing_text(listing: "Listing") -> str:
-    """Every view and service, a line each."""
+    """Every view, service and transform, a line each."""
     views = [
         (
             view.name,
@@ -47,6 +54,11 @@ def listing_text(listing: "Listing") -> str:
             "",
             *_columns(("service", "features", "models", "read by"), services),
             "",
+            *_columns(
+                ("transform", "models", "inputs"),
+                [(t.name, ", ".join(t.models), ", ".join(t.inputs)) for t in listing.transforms],
+            ),
+            "",
             f"project {listing.project}, definitions {listing.definitions_sha256[:12]}, {last}",
         ]
     )
@@ -55,7 +67,7 @@ def listing_text(listing: "Listing") -> str:
 def hits_text(hits: "Sequence[Hit]", words: Sequence[str]) -> str:
     """What a search found, a line each."""
     if not hits:
-        return f"no view, service or feature has {' and '.join(words)}"
+        return f"no view, service, feature or transform has {' and '.join(words)}"
     return "\n".join(_columns((), [(hit.kind, hit.name, hit.description) for hit in hits]))
 
 
@@ -67,6 +79,17 @@ def view_text(view: "ViewEntry") -> str:
 def service_text(service: "ServiceEntry") -> str:
     """All that is known of a service."""
     return _entry(service, _service_facts(service), _service_rows(service))
+
+
+def transform_text(made: "TransformEntry") -> str:
+    """All that is known of a transform."""
+    facts = {
+        "description": " ".join(made.description.split()),
+        "inputs": ", ".join(made.inputs),
+        "models": ", ".join(made.models),
+        "source": f"sha256 {made.source_sha256}",
+    }
+    return "\n".join([made.name, "", *_facts([(k, v) for k, v in facts.items() if v])])
 
 
 def _entry(entry: "ViewEntry | ServiceEntry", facts: dict[str, str], rows: list[str]) -> str:

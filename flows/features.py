@@ -1,4 +1,4 @@
-"""Find features: list, search and describe views and services, or make a page of them.
+"""Find features: list, search and describe views, services and transforms, or make a page of all.
 
 A plain command, not a flow: it reads and prints. `python -m flows.features --help` lists what it
 can do; `--json` prints one JSON document. Nulls and drift are those of the last
@@ -10,12 +10,12 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from flows._listing import hits_text, listing_text, service_text, view_text
+from flows._listing import hits_text, listing_text, service_text, transform_text, view_text
 from headrace.errors import ExitCode, HeadraceError
 from headrace.settings import load_settings
 
 if TYPE_CHECKING:
-    from featurestore.discovery import ServiceEntry, ViewEntry
+    from featurestore.discovery import Entry
 
 EPILOG = "exit codes: 0 done, 1 failed, 2 wrong usage"
 
@@ -51,10 +51,12 @@ def _answer(chosen: argparse.Namespace) -> str:
     return _json(listing.model_dump(mode="json")) if chosen.json else listing_text(listing)
 
 
-def _described(entry: "ViewEntry | ServiceEntry", *, as_json: bool) -> str:
+def _described(entry: "Entry", *, as_json: bool) -> str:
     if as_json:
         return _json(entry.model_dump(mode="json"))
-    return view_text(entry) if entry.kind == "view" else service_text(entry)
+    if entry.kind == "view":
+        return view_text(entry)
+    return service_text(entry) if entry.kind == "service" else transform_text(entry)
 
 
 def _json(document: object) -> str:
@@ -74,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="what", required=True, metavar="COMMAND")
     for name, help_ in (
-        ("list", "every feature view and service"),
+        ("list", "every feature view, service and transform"),
         ("search", "what has all the words in its name, description, tags, owner or features"),
-        ("describe", "all that is known of a view, a service or a feature"),
+        ("describe", "all that is known of a view, a service, a feature or a transform"),
         ("page", "write one HTML page of everything, and print where"),
     ):
         command = commands.add_parser(name, parents=[shared], help=help_, description=help_)

@@ -159,6 +159,13 @@ def find_transform(name: str) -> Transform:
     return found[attribute]
 
 
+def all_transforms() -> tuple[Transform, ...]:
+    """Every transform of ``featurestore/transforms/``, by name."""
+    modules = [importlib.import_module(f"{PACKAGE}.{name}") for name in _module_names()]
+    found = {v.name: v for m in modules for v in vars(m).values() if isinstance(v, Transform)}
+    return tuple(found[name] for name in sorted(found))
+
+
 def _module_names() -> list[str]:
     import pkgutil
 

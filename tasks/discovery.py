@@ -4,6 +4,7 @@ Plain functions for a command that must answer at once: nothing here starts a fl
 imported only where the definitions have changed since somebody compiled them.
 """
 
+import inspect
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from featurestore.discovery import (
     Listing,
     ReaderEntry,
     ServiceEntry,
+    TransformEntry,
     ViewEntry,
     describe,
     search,
@@ -27,6 +29,7 @@ from headrace.errors import BundleRefused, HeadraceError
 from headrace.plan import FeaturePlan, ViewRead
 from headrace.settings import Settings
 from headrace.spec import load_spec, model_names
+from headrace.transform import Transform, all_transforms
 from monitoring.feature_report import FeatureHealth, FeatureReport
 from tasks.feature_health import latest_report
 from tasks.online_records import online_records
@@ -80,6 +83,7 @@ def listing_of(settings: Settings, catalog: Catalog, *, versions: bool = False) 
         definitions_sha256=catalog.definitions_sha256,
         views=tuple(_view(known, view) for view in catalog.views),
         services=tuple(_service(known, name) for name in sorted(catalog.services)),
+        transforms=tuple(_transform(made) for made in all_transforms()),
         checked_at=known.report.at if known.report else None,
         problems=tuple(problems),
     )
@@ -203,6 +207,17 @@ def _service(known: _Known, name: str) -> ServiceEntry:
         on_demand=catalog.on_demand.get(name, ()),
         models=tuple(spec.name for spec in specs if spec.feature_service == name),
         readers=tuple(entry for entry, plan in known.reading if plan.feature_service == name),
+    )
+
+
+def _transform(made: Transform) -> TransformEntry:
+    specs = [load_spec(model) for model in model_names()]
+    return TransformEntry(
+        name=made.name,
+        description=inspect.cleandoc(made.function.__doc__ or "").partition("\n\n")[0],
+        inputs=made.inputs,
+        source_sha256=made.source_sha256,
+        models=tuple(spec.name for spec in specs if made.name in spec.transforms),
     )
 
 

@@ -141,7 +141,8 @@ def test_a_reader_whose_view_was_changed_since_is_marked(settings, catalog):
         (["met@"], ["weather"]),
         (["domain:air"], ["weather"]),
         (["pii"], ["weather.sky"]),
-        (["delay"], ["delay_v1"]),
+        (["delay_v1"], ["delay_v1"]),
+        (["plane", "age"], ["flights.plane_age_years"]),
         (["nothing", "at all"], []),
     ],
 )
@@ -176,7 +177,10 @@ def test_the_terminal_shows_names_ages_shares_and_readers(listing):
     told = _listing.view_text(discovery.describe(listing, "weather"))
     assert "pushed to stations" in told
     assert "wind     DOUBLE  50.0%" in told
-    assert _listing.hits_text((), ["a", "b"]) == "no view, service or feature has a and b"
+    made = discovery.describe(listing, "flights.plane_age_years")
+    assert "scheduled_departure, planes__year_built" in _listing.transform_text(made)
+    assert "flight_delay" in made.models
+    assert "has a and b" in _listing.hits_text((), ["a", "b"])
 
 
 def test_the_page_escapes_what_definitions_say_and_loads_nothing(settings, listing):
@@ -204,8 +208,8 @@ def test_a_browser_shows_what_the_search_finds(settings, listing):
     )
     shown = re.findall(r'<article class="card" id="(\w+)">', done.stdout)
     hidden = re.findall(r'<article class="card" id="(\w+)" hidden', done.stdout)
-    assert (shown, hidden) == (["weather"], ["delay_v1", "gates"])
-    assert "<output>1 of 3</output>" in done.stdout
+    assert (shown, hidden) == (["weather"], ["delay_v1", "gates", "transforms"])
+    assert "<output>1 of 4</output>" in done.stdout
 
 
 def test_asking_for_help_waits_for_nothing_heavy():
