@@ -41,7 +41,7 @@ class History:
         known = event if created is None else np.maximum(event, created)
         by_age = _oldest_first(entity, event, created)
         clock = _Clock.of(known, entities=int(entity.max(initial=0)) + 1)
-        slots = clock.slots(entity[by_age], known[by_age])
+        slots = clock.value_slots(entity[by_age], known[by_age])
         newest = by_age
         if not _ascends(slots):
             # Some value was written after a newer one of its entity. In order of becoming known,
@@ -58,17 +58,21 @@ class History:
             entity: int32, shape (rows,); -1 for one without values.
             at: int64, shape (rows,): microseconds since 1970; fastest where it ascends.
         """
-        found = np.full(len(at), -1, dtype=np.int64)
         if not len(self.slots):
-            return found
+            return np.full(len(at), -1, dtype=np.int64)
         nobody = self.clock.entities  # sorts last, and has no slots
-        slots = self.clock.slots(np.where(entity < 0, nobody, entity), at)
-        order = by_number(entity) if _ascends(at) else np.argsort(slots)
-        slots = slots[order]
-        slot = _count_up_to(self.slots, slots) - 1
+        if entity.min(initial=0) < 0:
+            entity = np.where(entity < 0, np.int32(nobody), entity)
+        asked = self.clock.row_slots(entity, at)
+        order = by_number(entity) if _ascends(at) else np.argsort(asked)
+        asked = asked[order]
+        slot = _count_below(self.slots, asked) - 1
         # Before an entity's first slot lies the last one of another, or nothing.
-        hit = self.clock.same_entity(self.slots[slot], slots) & (slot >= 0)
-        found[order] = np.where(hit, self.newest[slot], -1)
+        hit = self.clock.same_entity(self.slots[slot], asked) & (slot >= 0)
+        newest = self.newest[slot]
+        newest[~hit] = -1
+        found = np.empty(len(at), dtype=np.int64)
+        found[order] = newest
         return found
 
     @property
@@ -105,31 +109,47 @@ class _Clock:
     def of(cls, known: np.ndarray, *, entities: int) -> "_Clock":
         first, last = (int(known.min()), int(known.max())) if len(known) else (0, 0)
         bits = (last - first + 1).bit_length()
-        if bits + entities.bit_length() <= _MAX_BITS:
+        if bits + entities.bit_length() < _MAX_BITS:
             return cls(entities, first, last, bits, None)
         moments = np.unique(known)
         return cls(entities, first, last, len(moments).bit_length(), moments)
 
-    def slots(self, entity: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """The slot of each entity and moment, int64."""
+    def value_slots(self, entity: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """The slot of each value, int64, even; ``known`` is among the moments."""
+        if self.moments is None:
+            return self._slots(entity, known - (self.first - 1))
+        return self._slots(entity, np.searchsorted(self.moments, known, side="right"))
+
+    def row_slots(self, entity: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """The slot of each row, int64, odd: behind the values known at the same moment."""
         if self.moments is None:
             ticks = np.clip(at, self.first - 1, self.last) - (self.first - 1)
         else:
             ticks = np.searchsorted(self.moments, at, side="right")
-        return np.asarray((entity.astype(np.int64) << self.bits) + ticks)
+        return self._slots(entity, ticks) + 1
 
     def same_entity(self, slots: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Whether two slots are of one entity."""
-        return np.asarray((slots ^ others) >> self.bits == 0)
+        return np.asarray((slots ^ others) < 1 << (self.bits + 1))
+
+    def _slots(self, entity: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+        slots = entity.astype(np.int64)
+        slots <<= self.bits
+        slots += ticks
+        slots <<= 1
+        return slots
 
 
 def by_number(numbers: np.ndarray) -> np.ndarray:
     """A stable order by numbers of int32, in linear time; -1 comes last.
 
-    NumPy sorts 16-bit integers by counting, so wider ones are sorted half by half.
+    NumPy sorts integers of 8 and 16 bits by counting, so wider ones are sorted half by half.
     """
+    largest = int(numbers.max(initial=0))
+    if largest < 0xFF:
+        return np.argsort(numbers.astype(np.uint8), kind="stable")
     order = np.argsort(numbers.astype(np.uint16), kind="stable")
-    if numbers.max(initial=0) >= 0xFFFF:
+    if largest >= 0xFFFF:
         high = (numbers >> 16).astype(np.uint16)
         order = order[np.argsort(high[order], kind="stable")]
     return order
@@ -137,13 +157,16 @@ def by_number(numbers: np.ndarray) -> np.ndarray:
 
 def _oldest_first(entity: np.ndarray, event: np.ndarray, created: np.ndarray | None) -> np.ndarray:
     """Positions by entity, event, created and position; without those of null keys."""
-    if _ascends(event):
+    in_time = _ascends(event)
+    if in_time:
         order = by_number(entity)
     else:
         by_event = np.argsort(event, kind="stable")
         order = by_event[by_number(entity[by_event])]
     order = order[: np.count_nonzero(entity >= 0)]
-    if created is not None and not _ties_ascend(entity[order], event[order], created[order]):
+    if created is None or (in_time and _ascends(created)):
+        return order
+    if not _ties_ascend(entity[order], event[order], created[order]):
         order = order[np.lexsort((created[order], event[order], entity[order]))]
     return order
 
@@ -157,9 +180,12 @@ def _ascends(numbers: np.ndarray) -> bool:
     return bool(np.all(numbers[1:] >= numbers[:-1]))
 
 
-def _count_up_to(ordered: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """How many of ``ordered`` are at most each of ``asked``; both ascend."""
-    if len(ordered) > _FEW_ROWS * len(asked):
-        return np.searchsorted(ordered, asked, side="right")
-    merged = np.argsort(np.concatenate([ordered, asked]), kind="stable")  # merges two runs
-    return np.flatnonzero(merged >= len(ordered)) - np.arange(len(asked))
+def _count_below(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """How many of the value slots lie before each of the row slots; both ascend."""
+    if len(values) > _FEW_ROWS * len(rows):
+        return np.searchsorted(values, rows)
+    both = np.concatenate([values, rows])
+    both.sort(kind="stable")  # two runs that ascend: this merges them
+    places = np.flatnonzero(both & 1)
+    places -= np.arange(len(rows))
+    return places

@@ -125,32 +125,37 @@ class ViewValues:
         """
         entity = self.numbers.of_rows(keys)
         found = self.history.latest(entity, at)
-        event = _taken(self.history.event, found, found >= 0, 0)
+        event = _taken(self.history.event, found)
         fresh = (found >= 0) & (at - event <= oldest_age(self.read))
+        lost = np.flatnonzero(~fresh)
+        event[lost] = _NOT_A_TIME
         return JoinedView(
-            columns=self._columns(found, fresh),
-            event_times=np.where(fresh, event, _NOT_A_TIME).view("datetime64[us]"),
-            reasons=self._reasons(keys, entity, at, fresh),
+            columns=self._columns(found, lost),
+            event_times=event.view("datetime64[us]"),
+            reasons=self._reasons(keys, entity, at, lost),
         )
 
-    def _columns(self, found: np.ndarray, fresh: np.ndarray) -> dict[str, Column]:
+    def _columns(self, found: np.ndarray, lost: np.ndarray) -> dict[str, Column]:
         taken: dict[str, Column] = {}
         places = None
         for name, column in self.columns.items():
             if isinstance(column, np.ndarray):
-                taken[name] = _taken(column, found, fresh, np.nan)
+                taken[name] = _taken(column, found)
+                taken[name][lost] = np.nan
                 continue
             if places is None:
-                places = pa.array(found, mask=~fresh)
+                none = np.zeros(len(found), dtype=bool)
+                none[lost] = True
+                places = pa.array(found, mask=none)
             taken[name] = column.take(places)
         return taken
 
     def _reasons(
-        self, keys: RowKeys, entity: np.ndarray, at: np.ndarray, fresh: np.ndarray
+        self, keys: RowKeys, entity: np.ndarray, at: np.ndarray, lost: np.ndarray
     ) -> np.ndarray:
-        reasons = np.where(fresh, NullReason.PRESENT, NullReason.NEVER_SEEN).astype(np.uint8)
-        lost = np.flatnonzero(~fresh)
-        reasons[lost[keys.are_null(self.read.join_keys)[lost]]] = NullReason.NULL_KEY
+        reasons = np.full(len(at), NullReason.PRESENT, dtype=np.uint8)
+        null = keys.are_null(self.read.join_keys)[lost]
+        reasons[lost] = np.where(null, NullReason.NULL_KEY, NullReason.NEVER_SEEN)
         seen = lost[entity[lost] >= 0]
         reasons[seen] = why_none(*self.history.firsts, entity[seen], at[seen])
         return reasons
@@ -185,11 +190,9 @@ def _history(values: pa.Table, read: ViewRead, entity: np.ndarray) -> History:
     return History.of(entity, event, created)
 
 
-def _taken(column: np.ndarray, found: np.ndarray, where: np.ndarray, other: float) -> np.ndarray:
-    """The values at ``found``, and ``other`` where there is none."""
-    if not len(column):
-        return np.full(len(found), other, dtype=column.dtype)
-    return np.where(where, np.take(column, found), column.dtype.type(other))
+def _taken(column: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The values at ``found``; where that is -1, any."""
+    return np.take(column, found) if len(column) else np.zeros(len(found), dtype=column.dtype)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
