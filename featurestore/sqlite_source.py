@@ -53,14 +53,14 @@ class SqliteSource:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
-        self._views = sorted({view.view for group in groups for view in group.views})
+        self._views = sorted(view.view for group in groups for view in group.views)
         self._select_records = (
             "SELECT view, record FROM headrace_views WHERE project = ? "  # noqa: S608 - only marks
             f"AND view IN ({_marks(self._views)}) ORDER BY view"
         )
-        self._selects = {
-            view.view: _select_of(project, view) for group in groups for view in group.views
-        }
+        views = [view for group in groups for view in group.views]
+        self._selects = {view.view: _select_of(project, view) for view in views}
+        self._objects = {view.view: objects_of(view) for view in views}
 
     def token(self, _: int, entity_key: bytes) -> Token:
         """See ``Source``: Feast's key of the entity."""
@@ -69,12 +69,15 @@ class SqliteSource:
     def fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
         """See ``Source``. The signature is the records themselves."""
         with naming("read", self._path):
-            db = self._connection()
-            db.execute("BEGIN")  # one snapshot for all views
+            db, local = self._connection(), self._local
+            db.execute("BEGIN")  # one snapshot for all views, which the next line takes
             try:
-                signature = self._records(db)
-                known = {name for name, _ in signature}
-                return signature, [
+                version = db.execute("PRAGMA data_version").fetchone()
+                if version != local.version:  # somebody has written since
+                    local.signature = self._records(db)
+                    local.version = version
+                known = {name for name, _ in local.signature}
+                return local.signature, [
                     self._read_group(db, group, tokens, known)
                     for group, tokens in zip(self._groups, wanted, strict=True)
                 ]
@@ -120,19 +123,21 @@ class SqliteSource:
         self, db: sqlite3.Connection, group: Group, tokens: Sequence[Token], known: set[str]
     ) -> list[Reply]:
         replies: dict[Token, Reply] = {token: [] for token in tokens}
+        keys = sorted(replies)  # in the order of the tables
         for view in group.views:
-            rows = self._read_view(db, view, sorted(tokens)) if view.view in known else {}
-            nothing = [None] * (2 + len(objects_of(view)))
+            names = self._objects[view.view]
+            nothing = [None] * (2 + len(names))
+            rows = self._read_view(db, view, names, keys) if view.view in known else {}
             for token, reply in replies.items():
                 reply += rows.get(token, nothing)
         return list(replies.values())
 
     def _read_view(
-        self, db: sqlite3.Connection, view: ViewRead, keys: Sequence[bytes]
+        self, db: sqlite3.Connection, view: ViewRead, names: Sequence[str], keys: Sequence[bytes]
     ) -> dict[bytes, Reply]:
-        (both, alone), names = self._selects[view.view], objects_of(view)
-        rows: dict[bytes, Reply] = {}
+        both, alone = self._selects[view.view]
         no_objects = [None] * len(names)
+        rows: dict[bytes, Reply] = {}
         for chunk in _chunks(keys):
             for key, stamp, packed in db.execute(f"{both} ({_marks(chunk)})", chunk):
                 rows[key] = [stamp, packed, *no_objects]
@@ -188,7 +193,7 @@ class SqliteSource:
         if getattr(self._local, "file", None) != file:
             db = layout.open_reader(self._path)
             db.execute(f"PRAGMA busy_timeout = {round(self._wait * 1000)}")
-            self._local.db, self._local.file = db, file
+            self._local.db, self._local.file, self._local.version = db, file, None
             with self._lock:
                 self._connections.append(db)
         return self._local.db  # type: ignore[no-any-return]
@@ -207,6 +212,9 @@ def _select_of(project: str, view: ViewRead) -> tuple[str, str]:
 
 
 def _chunks(keys: Sequence[bytes]) -> Iterator[list[bytes]]:
+    if len(keys) == 1:
+        yield list(keys)
+        return
     pending = iter(keys)
     while chunk := list(islice(pending, _MOST_KEYS)):
         # A power of two, so that a few prepared statements serve batches of every size.
