@@ -1,6 +1,7 @@
 """The skew check on what a real server has logged: nothing on a healthy world, faults by name."""
 
-from datetime import UTC, datetime
+import shutil
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,26 +10,36 @@ import pytest
 from featurestore.catalog import load_catalog
 from featurestore.push import push
 from headrace import storage
+from headrace.settings import Settings
 from headrace.window import Window
+from monitoring.inference_log import read_log
 from tasks import sample, serving_check
 
 pytestmark = pytest.mark.slow
 
 MODEL = "flight_delay"
 MARCH = datetime(2013, 3, 1, tzinfo=UTC)
+PUSHED = datetime(2013, 2, 28, 23, 30, tzinfo=UTC)
 WEEK = Window(since=MARCH, until=datetime(2013, 3, 8, tzinfo=UTC))
+
+
+def push_weather(settings, airport, moment, *, to):
+    """Push the airport's first weather again, as of another moment."""
+    weather = pq.read_table(settings.uri("offline", "weather.parquet"))
+    row = next(row for row in weather.to_pylist() if row["origin"] == airport)
+    times = {"event_timestamp": moment, "created_timestamp": moment}
+    rows = pa.Table.from_pylist([row | times], schema=weather.schema)
+    push(settings, load_catalog(settings), "weather", rows, to=to)
 
 
 @pytest.fixture(scope="module")
 def answered_home(trained_home, tmp_path_factory):
-    """A trained home whose server has answered 200 flights as of the last materialisation."""
-    import shutil
-
-    from headrace.settings import Settings
-
+    """A trained home whose server has answered 200 flights, after newer weather was pushed."""
     home = tmp_path_factory.mktemp("answered") / "home"
     shutil.copytree(trained_home, home)
     settings = Settings(home=home)
+    for airport in ("JFK", "LGA", "EWR"):
+        push_weather(settings, airport, PUSHED, to="both")
     asked = [
         row | {"scheduled_departure": MARCH.isoformat()}
         for row in sample.request_rows(settings, MODEL, WEEK, rows=200)
@@ -78,15 +89,16 @@ def test_a_healthy_world_has_no_mismatch(answered):
     assert bundle["changed_transforms"] == []
 
 
+def test_the_server_answers_with_what_was_pushed_at_once(answered):
+    now = datetime.now(UTC)
+    log = read_log(answered.settings.storage_uri, MODEL, since=now - timedelta(hours=2), until=now)
+    assert set(log["event_time__weather"].to_pylist()) == {PUSHED}
+
+
 def test_each_seeded_fault_is_named(answered):
     # A value that nobody had materialised: a push to the offline store only.
-    catalog = load_catalog(answered.settings)
-    _, weather = table_at(answered, "weather")
-    row = weather.slice(0, 1).to_pylist()[0]
-    moment = datetime(2013, 2, 28, 23, 45, tzinfo=UTC)
-    times = {"event_timestamp": moment, "created_timestamp": moment}
-    late = pa.Table.from_pylist([row | times | {"origin": "JFK"}], schema=weather.schema)
-    push(answered.settings, catalog, "weather", late, to="offline")
+    newer = datetime(2013, 2, 28, 23, 45, tzinfo=UTC)
+    push_weather(answered.settings, "JFK", newer, to="offline")
     # A row of the table that has become another number since.
     uri, planes = table_at(answered, "planes")
     seats = pa.array([None if n is None else n + 1 for n in planes["seats"].to_pylist()])
