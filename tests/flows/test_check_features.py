@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 from headrace import storage
 from monitoring.alerts import Alert
 
@@ -18,3 +21,14 @@ def test_what_is_found_is_reported_recorded_and_told_of(sample_home, world_of, m
 def test_a_moment_that_is_none_is_wrong_usage(sample_home, world_of, capsys):
     assert world_of(sample_home).run("check_features", "--at", "soon") == 2
     assert "write data, now, or a day" in capsys.readouterr().err
+
+
+def test_the_features_are_listed_and_an_unknown_one_is_wrong_usage(sample_home, world_of, capsys):
+    world = world_of(sample_home)
+    assert world.run("features", "list", "--json") == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert {view["name"] for view in listing["views"]} >= {"weather", "planes"}
+    assert world.run("features", "describe", "wether") == 2
+    assert "did you mean 'weather'?" in capsys.readouterr().err
+    assert world.run("features", "page") == 0
+    assert Path(capsys.readouterr().out.strip()).exists()
