@@ -73,6 +73,7 @@ def test_what_a_running_model_does_not_notice_is_fine(settings):
     more = (FeatureRead(name="snow", dtype="BOOL"), *reversed(WEATHER.features))
     check_nothing_lost(settings, changed(features=more, ttl_seconds=60.0))
     check_nothing_lost(settings, defined(WEATHER.model_copy(update={"view": "new"}), WEATHER))
+    check_nothing_lost(settings, defined().model_copy(update={"project": "another"}))
 
 
 def test_a_materialization_is_refused_unless_it_is_told_to_replace(settings, monkeypatch):
