@@ -55,5 +55,6 @@ def test_feast_reads_a_redis_url_as_it_was_meant(url, expected):
 
 
 def test_an_address_that_feast_cannot_write_is_refused():
-    with pytest.raises(SettingRefused, match="write a host name"):
-        connection_string("redis://[::1]:6379/0")
+    with pytest.raises(SettingRefused, match="write a host name") as refused:
+        connection_string("redis://:secret@[::1]:6379/0")
+    assert "secret" not in str(refused.value)
