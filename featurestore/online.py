@@ -10,9 +10,9 @@ instead. It never makes a failure look like an entity that has no values.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,22 @@ from typing import Any
 import numpy as np
 
 from featurestore.breaker import Breaker
+from featurestore.entities import Entities, Keys
 from featurestore.entity_cache import EntityCache
 from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
 from featurestore.freshness import ReadStatus
 from featurestore.online_rows import OnlineRows, RowDecoder
 from featurestore.online_source import NOT_ASKED, Group, Reply, Source, Token, groups_of, objects_of
 from featurestore.read_layout import ReadLayout, read_layout
-from featurestore.wire import EntityKeyWriter
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
 
 __all__ = ["OnlineReader", "OnlineRows", "ReadStatus", "ReaderOptions", "open_online_reader"]
 
-_KEPT_KEYS = 65_536  # entities whose keys are kept as bytes; traffic asks for the same ones again
 _TRIES = 3  # a view may be written anew between two trips
 _TIME, _WORD = np.dtype("datetime64[us]"), np.dtype("<i8")
 OpenSource = Callable[[Sequence[Group]], Source]
-_Keys = Mapping[str, Sequence[str | int | None]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class OnlineReader:
         self._plan = plan
         self._groups = groups_of(plan.views)
         self._source = _open_source(place, plan.project, self._groups, options)
-        self._entities = [_Entities(n, g, self._source) for n, g in enumerate(self._groups)]
+        self._entities = [Entities(n, g, self._source) for n, g in enumerate(self._groups)]
         self._decoder = RowDecoder(plan, self._groups, self._source)
         self._breaker = Breaker(options.retry_seconds)
         self.cache = EntityCache(options.cache_seconds, options.cache_rows)
@@ -131,7 +129,7 @@ class OnlineReader:
         """Why the store failed when it was last asked; None where it answered."""
         return None if self._breaker.failure is None else str(self._breaker.failure)
 
-    def read(self, keys: _Keys, at: np.ndarray) -> OnlineRows:
+    def read(self, keys: Keys, at: np.ndarray) -> OnlineRows:
         """Return the values of each row's entities at each row's moment.
 
         Args:
@@ -161,7 +159,7 @@ class OnlineReader:
         self._source.close()
 
     def _read(
-        self, tokens: Sequence[Sequence[Token | None]], keys: _Keys, moments: np.ndarray
+        self, tokens: Sequence[Sequence[Token | None]], keys: Keys, moments: np.ndarray
     ) -> OnlineRows:
         def entity_key(row: int, view: int) -> bytes:
             return self._entities_of[view].key(keys, row)
@@ -178,7 +176,7 @@ class OnlineReader:
             self.cache.clear()  # it may hold rows of the earlier generation
         raise AssertionError("the last try decodes")
 
-    def _check_keys(self, keys: _Keys, rows: int) -> None:
+    def _check_keys(self, keys: Keys, rows: int) -> None:
         if missing := [name for name in self._key_names if name not in keys]:
             raise SchemaMismatch("request", [f"join keys {missing} are missing"])
         if wrong := [name for name in self._key_names if len(keys[name]) != rows]:
@@ -257,33 +255,6 @@ class OnlineReader:
         return signature, [
             [there[token] for token in some] for some, there in zip(wanted, kept, strict=True)
         ]
-
-
-class _Entities:
-    """Turns the join keys of rows into what the source asks for."""
-
-    def __init__(self, position: int, group: Group, source: Source) -> None:
-        self._names = [key.name for key in group.join_keys]
-        self._writer = writer = EntityKeyWriter(group.join_keys)
-
-        def token(*values: Any) -> Token | None:
-            key = writer.write(values)
-            return None if key is None else source.token(position, key)
-
-        # By type too: 1 and True are equal, but only one of them is a whole number.
-        self._token = lru_cache(_KEPT_KEYS, typed=True)(token)
-
-    def tokens(self, keys: _Keys, rows: int) -> list[Token | None]:
-        """By row; None where a key is null."""
-        if not self._names:  # a view without entities has one row
-            return [self._token()] * rows
-        return list(map(self._token, *[keys[name] for name in self._names]))
-
-    def key(self, keys: _Keys, row: int) -> bytes:
-        """The entity key of a row, none of whose keys is null."""
-        key = self._writer.write([keys[name][row] for name in self._names])
-        assert key is not None
-        return key
 
 
 def _open_source(

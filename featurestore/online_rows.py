@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from featurestore.online_source import (
     objects_of,
 )
 from featurestore.packed import HEADER_BYTES
+from featurestore.packed_cells import Cells, filled
 from featurestore.read_layout import ReadLayout
 from featurestore.values import decode_object
 from featurestore.wire import decode_numbers
@@ -158,15 +159,15 @@ class RowDecoder:
         values = np.full((rows, len(self._columns)), np.nan)
         return self._rows(values, status, np.full((rows, views), _NO_TIME), [])
 
-    def _cells(
-        self, layout: ReadLayout, packed: list[bytes | None], stamps: np.ndarray
-    ) -> "_Cells":
-        rows = _filled(layout, packed)
-        cells = _Cells.of(layout, rows, stamps, self._source)
-        if cells is None or not _all(cells.usable):
-            # A row of another length shifts what follows it: look at each row by itself.
+    def _cells(self, layout: ReadLayout, packed: list[bytes | None], stamps: np.ndarray) -> Cells:
+        rows = filled(layout, packed)
+        cells = Cells.of(layout, rows, stamps, self._source)
+        # A row of another length shifts what follows it: then look at each row by itself.
+        if cells is None or (
+            not _all(cells.usable) and list(map(len, rows)) != layout.lengths * len(stamps)
+        ):
             rows = [self._checked(layout, place, row) for place, row in enumerate(rows)]
-            cells = _Cells.of(layout, rows, stamps, self._source)
+            cells = Cells.of(layout, rows, stamps, self._source)
         assert cells is not None
         return cells
 
@@ -209,7 +210,7 @@ class RowDecoder:
 
     def _settle(
         self,
-        cells: "_Cells",
+        cells: Cells,
         status: np.ndarray,
         layout: ReadLayout,
         entity_key: Callable[[int, int], bytes],
@@ -231,7 +232,7 @@ class RowDecoder:
 
     def _read_feasts(
         self,
-        cells: "_Cells",
+        cells: Cells,
         status: np.ndarray,
         position: int,
         rows: np.ndarray,
@@ -254,41 +255,6 @@ class RowDecoder:
             cells.values[rows, self._columns[column]] = values
 
 
-class _Cells(NamedTuple):
-    """What stands in a micro-batch's packed rows; a cell is a row of the batch and a view."""
-
-    stamps: np.ndarray  # int64, shape (rows, views): of Feast's own rows
-    event: np.ndarray  # int64, shape (rows, views)
-    created: np.ndarray
-    values: np.ndarray  # float64, shape (rows, features), C-contiguous
-    tagged: np.ndarray  # bool, shape (rows, views): the packed row is of the current generation
-    current: np.ndarray  # bool, shape (rows, views): the packed row agrees with Feast's own
-    usable: np.ndarray  # both
-
-    @classmethod
-    def of(
-        cls, layout: ReadLayout, packed: Sequence[bytes], stamps: np.ndarray, source: Source
-    ) -> "_Cells | None":
-        """Cut packed rows into cells; None if together they do not have the right length."""
-        rows, views = stamps.shape
-        try:
-            data = b"".join(packed)
-        except TypeError:  # SQLite gives text where somebody put text
-            return None
-        if len(data) != 8 * rows * layout.words:
-            return None
-        words = np.frombuffer(data, _WORD) if data else np.empty(0, _WORD)
-        words = words.reshape(rows, layout.words)
-        heads = words.take(layout.heads, axis=1).reshape(rows, 3, views)
-        event, created = heads[:, 1], heads[:, 2]
-        tagged = heads[:, 0] == layout.tags
-        if layout.earlier is not None:
-            tagged |= heads[:, 0] == layout.earlier
-        current = stamps == source.expected_stamp(event, created)
-        values = words.view(_NUMBER).take(layout.values, axis=1)
-        return cls(stamps, event, created, values, tagged, current, tagged & current)
-
-
 def _all(flags: np.ndarray) -> bool:
     """``flags.all()`` of a C-contiguous array, at a fifth of its cost for a small one."""
     return 0 not in flags.tobytes()
@@ -296,13 +262,6 @@ def _all(flags: np.ndarray) -> bool:
 
 def _any(flags: np.ndarray) -> bool:
     return flags.tobytes().count(0) != flags.size
-
-
-def _filled(layout: ReadLayout, packed: list[bytes | None]) -> list[bytes]:
-    if None not in packed:
-        return packed  # type: ignore[return-value]
-    blanks, views = layout.blanks, len(layout.blanks)
-    return [blanks[i % views] if row is None else row for i, row in enumerate(packed)]
 
 
 def _starts(views: Sequence[ViewRead]) -> list[int]:

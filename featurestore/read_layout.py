@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from featurestore.errors import FeatureNotMaterialized
-from featurestore.packed import HEADER_BYTES, number_columns, row_bytes
+from featurestore.packed import HEADER, HEADER_BYTES, number_columns, row_bytes
 from featurestore.stored import StoredView
 from headrace.plan import NUMBERS, FeaturePlan, ViewRead
 
 _HEADER_WORDS = HEADER_BYTES // 8
+_LONG_AGO = -(1 << 62)
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,16 @@ def read_layout(
         earlier=_earlier_tags(stored),
         tag_bytes=tuple(record.tag for record in stored),
         lengths=[8 * size for size in sizes],
-        blanks=tuple(bytes(8 * size) for size in sizes),
+        blanks=tuple(_blank(size) for size in sizes),
         heads=np.concatenate([starts[:-1], starts[:-1] + 1, starts[:-1] + 2]),
         words=int(starts[-1]),
         values=np.array(values, dtype=np.int64),
     )
+
+
+def _blank(words: int) -> bytes:
+    """A row with no tag, and times that no row of Feast's can have."""
+    return HEADER.pack(bytes(8), _LONG_AGO, _LONG_AGO) + bytes(8 * (words - _HEADER_WORDS))
 
 
 def _earlier_tags(stored: Sequence[StoredView]) -> np.ndarray | None:

@@ -251,6 +251,7 @@ def test_threads_read_whole_snapshots_while_values_are_written(
 def test_importing_the_reader_brings_no_heavy_library():
     heavy = "'feast', 'pandas', 'pyarrow', 'prefect', 'mlflow', 'dask', 'google.protobuf'"
     code = (
-        f"import sys, featurestore.online; assert not {{{heavy}}} & set(sys.modules), sys.modules"
+        "import sys, featurestore.online, featurestore.redis_source, featurestore.sqlite_source; "
+        f"assert not {{{heavy}}} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

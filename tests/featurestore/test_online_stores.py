@@ -260,9 +260,19 @@ def test_what_another_client_wrote_since_counts(on_redis, read, ask):
         redis_layout.feature_field("hourly", "x"),
         value,
     )
-    reader = on_redis.open(read())
-    rows = reader.read({"origin": ["JFK", "LGA"]}, minutes(5, 5))
-    assert rows.columns["hourly__x"].tolist() == [7, 2]
+    ask(  # an entity that Headrace never wrote, at the very beginning of 1970: an empty Timestamp
+        b"HSET",
+        key.replace(b"JFK", b"EWR"),
+        stamp,
+        b"",
+        redis_layout.feature_field("hourly", "x"),
+        value,
+    )
+    reader = on_redis.open(read(ttl_minutes=None))
+    rows = reader.read({"origin": ["JFK", "LGA", "EWR"]}, minutes(5, 5, 5))
+    assert rows.columns["hourly__x"].tolist() == [7, 2, 7]
+    assert rows.event_times["hourly"][2] == np.datetime64(0, "us")
+    rows = on_redis.open(read()).read({"origin": ["JFK", "LGA"]}, minutes(5, 5))
     assert rows.event_times["hourly"].tolist() == minutes(3, 1).tolist()
     assert reader.read({"origin": ["JFK"]}, minutes(2)).status["hourly"] == ReadStatus.FUTURE
 
