@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from featurestore.errors import DefinitionsRefused
-from featurestore.resp import shown
 from headrace.errors import SettingRefused
 from headrace.settings import Settings
 
@@ -68,8 +67,11 @@ def connection_string(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or "127.0.0.1"
     if ":" in host:
+        from featurestore.resp import shown  # brings hiredis, which no other reader of this needs
+
+        place = shown(url)
         raise SettingRefused(
-            "HEADRACE_ONLINE_STORE", shown(url), "Feast takes no IPv6 address here; write a host name"
+            "HEADRACE_ONLINE_STORE", place, "Feast takes no IPv6 address here; write a host name"
         )
     words = [f"{host}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
     for name, value in (("username", parts.username), ("password", parts.password)):
