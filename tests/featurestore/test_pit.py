@@ -181,17 +181,56 @@ def oracle(key, at, values, ttl):
     return position, NullReason.PRESENT
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    values=st.lists(VALUE, max_size=25),
-    rows=st.lists(ASKED, max_size=12),
-    ttl=st.sampled_from([None, 0.5, 2, 5]),
-)
+TABLES = {
+    "values": st.lists(VALUE, max_size=25),
+    "rows": st.lists(ASKED, max_size=12),
+    "ttl": st.sampled_from([None, 0.5, 2, 5]),
+}
+MANY_KEYS = st.tuples(st.sampled_from([*"abcdefgh", None]), st.integers(1, 40))
+LARGE_TABLES = {
+    "values": st.lists(st.tuples(MANY_KEYS, *[MOMENT] * 2, st.floats(width=32)), max_size=120),
+    "rows": st.lists(st.tuples(MANY_KEYS, st.integers(-2, 30)), max_size=40),
+    "ttl": st.sampled_from([None, 0.5, 2, 5]),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(**TABLES)
 def test_the_join_agrees_with_a_double_loop(values, rows, ttl):
-    table = pa.table(
+    check_against_the_oracle(values, rows, ttl)
+
+
+@pytest.mark.soak
+@settings(max_examples=2_000, deadline=None)
+@given(**TABLES)
+def test_the_join_agrees_with_a_double_loop_on_2000_tables(values, rows, ttl):
+    check_against_the_oracle(values, rows, ttl)
+
+
+@pytest.mark.soak
+@settings(max_examples=500, deadline=None)
+@given(**LARGE_TABLES)
+def test_the_join_agrees_with_a_double_loop_on_many_keys(values, rows, ttl):
+    check_against_the_oracle(values, rows, ttl)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**TABLES)
+def test_without_a_created_column_values_are_known_at_their_event_time(values, rows, ttl):
+    at_once = [(key, event, 0, x) for key, event, _, x in values]
+    table = values_table(at_once).drop_columns(["created"])
+    read = one_read(ttl).model_copy(update={"created_timestamp": None})
+    check_against_the_oracle(at_once, rows, ttl, table=table, read=read)
+
+
+def check_against_the_oracle(values, rows, ttl, *, table=None, read=None):
+    asked = pa.table(
         key_columns([r[0] for r in rows], swap=False) | {"at": clock(r[1] for r in rows)}
     )
-    joined = point_in_time_join(table, values_table(values), one_read(ttl), timestamp="at")
+    known = values_table(values) if table is None else table
+    joined = point_in_time_join(asked, known, read or one_read(ttl), timestamp="at")
+    assert len(joined.reasons) == len(rows)
+    assert sum(joined.counts.values()) == len(rows)
     for i, (key, at) in enumerate(rows):
         position, reason = oracle(key, at, values, ttl)
         got = joined.columns["v__position"][i]
@@ -199,6 +238,9 @@ def test_the_join_agrees_with_a_double_loop(values, rows, ttl):
         assert joined.reasons[i] == reason
         x = None if position is None else values[position][3]
         np.testing.assert_equal(joined.columns["v__x"][i], math.nan if x is None else x)
+        if position is not None:
+            assert values[position][1] <= at  # nothing true or written later
+            assert values[position][1] + values[position][2] <= at
 
 
 @settings(max_examples=150, deadline=None)
