@@ -4,7 +4,7 @@ An event is written online within a micro-batch of its coming, and offline at th
 size or by time: parts of the offline store are files, and one for each event would choke it. Events
 are committed at their source only after the flush. So after a kill the source gives all events
 since the last flush again, and nothing is lost; nor is anything doubled: online, rows are ordered
-by their times, and offline, rows that a part already holds are left out.
+by their times, and offline, rows that the table already holds are left out.
 
 What is no row of the view goes to ``<storage>/rejected_events/<view>/`` with the reason, before it
 is committed.
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from featurestore.events import Event, EventSource
 from featurestore.json_rows import rows_of_events
-from featurestore.parts import not_yet_pushed
+from featurestore.parts import not_yet_there
 from featurestore.push import Target, write_offline, write_online
 from featurestore.stored import OnlineStore
 from headrace import storage
@@ -194,7 +194,7 @@ class Consumer:
         if again.num_rows:
             root = self._settings.uri("offline")
             timestamp = self._view.event_timestamp
-            missing = not_yet_pushed(root, self._view.table, again, timestamp=timestamp)
+            missing = not_yet_there(root, self._view.table, again, timestamp=timestamp)
             rows = pa.concat_tables([missing.select(rows.column_names), rows])
         return write_offline(self._settings, self._view, rows) if rows.num_rows else 0
 

@@ -5,6 +5,7 @@ through value by value.
 """
 
 import json
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -115,6 +116,8 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     }
     if allowed and wrong:
         raise TypeError(f"it is {wrong.pop().__name__}")
+    if pa.types.is_floating(kind) and not all(v is None or math.isfinite(v) for v in values):
+        raise ValueError("it is infinite")  # JSON's 1e999
     if pa.types.is_list(kind):
         _column([element for value in values for element in value or ()], kind.value_type)
     if _holds_times(kind):

@@ -17,12 +17,12 @@ from featurestore.offline import (
     PUSHED,
     SUFFIX,
     check_same_columns,
+    scan_table,
     table_names,
     table_schema,
 )
 from headrace import storage
 from headrace.bundle import arrow_bytes
-from headrace.errors import StorageFailed
 
 _NAME_DIGITS = 32  # 128 bits of SHA-256
 _ROW_GROUP_ROWS = 1 << 17
@@ -64,24 +64,23 @@ def add_part(root_uri: str, table: str, rows: pa.Table, *, timestamp: str) -> Pa
     return Part(uri, rows.num_rows, was_there=False)
 
 
-def not_yet_pushed(root_uri: str, table: str, rows: pa.Table, *, timestamp: str) -> pa.Table:
-    """The rows of which no equal one is in a part of the table, in their order.
+def not_yet_there(root_uri: str, table: str, rows: pa.Table, *, timestamp: str) -> pa.Table:
+    """The rows of which the table has no equal one, in their order.
 
     For rows that may have been pushed before in other company, as after a crash: ``add_part`` knows
-    only whole parts again. Reads what parts hold of the time that the rows span.
+    only whole parts again. Reads what the table holds of the time that the rows span.
 
     Raises:
         SchemaMismatch, StorageFailed: as ``add_part``.
     """
     asked = _as_in_table(root_uri, table, rows, timestamp)
-    ends = pc.min_max(asked[timestamp])
-    field = pc.field(timestamp)
+    if table not in table_names(root_uri):
+        return asked
+    ends, field = pc.min_max(asked[timestamp]), pc.field(timestamp)
     where = (field >= ends["min"]) & (field <= ends["max"])
-    folder, there = f"{root_uri}/{table}{PUSHED}", set()
-    for name in storage.list_names(folder):
-        if name.endswith(SUFFIX):
-            found = _read_part(f"{folder}/{name}", where).select(asked.column_names)
-            there |= set(_texts(found))
+    there: set[str] = set()
+    for found in scan_table(root_uri, table, columns=asked.column_names, where=where):
+        there.update(_texts(found))
     return asked.filter(pa.array([text not in there for text in _texts(asked)], pa.bool_()))
 
 
@@ -96,14 +95,6 @@ def _as_in_table(root_uri: str, table: str, rows: pa.Table, timestamp: str) -> p
     # A stable sort: of equal rows the one pushed last stays last.
     by_time = rows.select(names).sort_by(timestamp)
     return by_time.combine_chunks().replace_schema_metadata(None)
-
-
-def _read_part(uri: str, where: pc.Expression) -> pa.Table:
-    try:
-        data = pa.BufferReader(storage.read_bytes(uri))
-        return pq.read_table(data, filters=where, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:  # Arrow tells broken pages as OSError
-        raise StorageFailed("read", uri, f"it is no whole Parquet file ({error})") from error
 
 
 def _texts(rows: pa.Table) -> list[str]:

@@ -79,6 +79,7 @@ def test_events_become_rows(event_rows):
     [
         (b"{", "it is not JSON"),
         (b'{"x": NaN}', "NaN is no JSON"),
+        (json.dumps(GOOD | {"x": 0.125}).replace("0.125", "1e999").encode(), "x = inf does not"),
         (b"[1]", "it is list, but must be an object"),
         ({k: v for k, v in GOOD.items() if k != "x"}, "x is missing; write null"),
         (GOOD | {"y": 1}, "y is no column; they are count"),

@@ -15,7 +15,7 @@ from featurestore.offline import (
     table_span,
     table_uris,
 )
-from featurestore.parts import add_part, not_yet_pushed
+from featurestore.parts import add_part, not_yet_there
 from headrace import storage
 from headrace.errors import SchemaMismatch, StorageFailed
 
@@ -84,7 +84,7 @@ def test_rows_pushed_before_in_other_company_are_told_from_new_ones(root, push, 
     push(("LGA", 65, 65, 65.0), ("JFK", 66, 66, None))
     push(("LGA", 300, 300, 1.0))
     rows = values(("JFK", 66, 66, None), ("JFK", 67, 67, 67.0), ("LGA", 65, 66, 65.0))
-    assert xs(not_yet_pushed(root, "hourly", rows, timestamp=EVENT)) == [65, 67]
+    assert xs(not_yet_there(root, "hourly", rows, timestamp=EVENT)) == [65, 67]
 
 
 def test_a_table_may_have_been_pushed_only(root, push):
@@ -132,8 +132,8 @@ def test_a_damaged_part_is_refused_by_name(root, push, values):
     storage.write_atomic(part.uri, b"PAR1")
     with pytest.raises(StorageFailed, match=part.uri.rsplit("/", 1)[-1]):
         read_table(root, "hourly")
-    with pytest.raises(StorageFailed, match="no whole Parquet file"):
-        not_yet_pushed(root, "hourly", values(("JFK", 0, 0, 1.0)), timestamp=EVENT)
+    with pytest.raises(StorageFailed, match=part.uri.rsplit("/", 1)[-1]):
+        not_yet_there(root, "hourly", values(("JFK", 0, 0, 1.0)), timestamp=EVENT)
 
 
 def test_what_a_killed_writer_leaves_is_no_part(tmp_path, values):
