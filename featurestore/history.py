@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 _MAX_BITS = 62
+_ROWS_AT_ONCE = 1 << 18  # what a processor's cache holds, if the values are not more
 _FEW_ROWS = 16  # from how many values a row on searching is cheaper than merging
 
 
@@ -58,8 +59,16 @@ class History:
             entity: int32, shape (rows,); -1 for one without values.
             at: int64, shape (rows,): microseconds since 1970; fastest where it ascends.
         """
+        found = np.full(len(at), -1, dtype=np.int64)
         if not len(self.slots):
-            return np.full(len(at), -1, dtype=np.int64)
+            return found
+        at_once = max(_ROWS_AT_ONCE, len(self.slots))
+        for start in range(0, len(at), at_once):
+            some = slice(start, start + at_once)
+            found[some] = self._latest(entity[some], at[some])
+        return found
+
+    def _latest(self, entity: np.ndarray, at: np.ndarray) -> np.ndarray:
         nobody = self.clock.entities  # sorts last, and has no slots
         if entity.min(initial=0) < 0:
             entity = np.where(entity < 0, np.int32(nobody), entity)
