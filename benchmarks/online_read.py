@@ -2,8 +2,8 @@
 
 20 features over two views, of one entity and of 64 at once. Both sides read the same rows of the
 same store: the Redis server is one process for both, the SQLite file one file. Feast's registry is
-a local file, read beforehand and never again. Rounds alternate, each side's figure is the median of
-its calls, and every value of both sides is compared.
+a local file, read beforehand and never again. Rounds of 20 calls alternate; each
+side's figure is the median call of its best round, and every value of both sides is compared.
 """
 
 import shutil
@@ -83,21 +83,28 @@ def table(
 
 
 def compare(sides: dict[str, Side], entities: int, *, rounds: int) -> dict[str, float]:
-    """The median seconds of a call of each side; both must give the same values."""
+    """Seconds of the median call in each side's best round; both must give the same values."""
     random = np.random.default_rng(entities)
     batches = [[f"entity-{n}" for n in random.integers(0, ENTITIES, entities)] for _ in range(20)]
     for batch in batches:
         values = [side.values(side.read(batch)) for side in sides.values()]
         if not np.array_equal(values[0], values[1]):
             raise SystemExit(f"Feast and ours differ for {batch}")
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+    medians: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            for batch in batches:
-                begun = time.perf_counter()
-                side.read(batch)
-                taken[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(some) for name, some in taken.items()}
+            medians[name].append(statistics.median(seconds_of_calls(side, batches)))
+    return {name: min(some) for name, some in medians.items()}
+
+
+def seconds_of_calls(side: Side, batches: Sequence[list[str]]) -> list[float]:
+    """The time of each call."""
+    taken = []
+    for batch in batches:
+        begun = time.perf_counter()
+        side.read(batch)
+        taken.append(time.perf_counter() - begun)
+    return taken
 
 
 def many_views(url: str, *, rounds: int) -> float:
@@ -112,14 +119,12 @@ def many_views(url: str, *, rounds: int) -> float:
         closing(OnlineReader(among, plan_of("first"))) as of_many,
     ):
         sides = {"one": our_side(of_one), "many": our_side(of_many)}
-        batch = ["entity-7"]
-        taken: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(rounds * 60):
+        batches = [[f"entity-{n}"] for n in range(20)]
+        medians: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds * 10):
             for name, side in sides.items():
-                begun = time.perf_counter()
-                side.read(batch)
-                taken[name].append(time.perf_counter() - begun)
-    return statistics.median(taken["many"]) / statistics.median(taken["one"])
+                medians[name].append(statistics.median(seconds_of_calls(side, batches)))
+    return min(medians["many"]) / min(medians["one"])
 
 
 def view_of(name: str) -> ViewRead:

@@ -1,10 +1,9 @@
 """From what a store said of a micro-batch's entities to values, statuses and event times."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ _NO_TIME = np.datetime64("NaT", "us")
 _PRESENT = int(ReadStatus.PRESENT)
 
 
-@dataclass(frozen=True)
-class OnlineRows:
+class OnlineRows(NamedTuple):
     """What the online store holds for each row of a micro-batch."""
 
     columns: Mapping[str, np.ndarray]
