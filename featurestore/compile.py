@@ -58,7 +58,7 @@ def compile_definitions(settings: Settings, *, repository: str = REPOSITORY) -> 
         on_demand = tuple(_named(objects, "OnDemandFeatureView"))
         reads = {name: view_read(view, entities) for name, view in views.items()}
         _place_sources(settings, views.values())
-        _apply(settings, _store(configuration, repository), objects)
+        _apply(settings, _store(settings, configuration), objects)
         catalog = Catalog(
             project=configuration["project"],
             definitions_sha256=digest,
@@ -79,16 +79,16 @@ def feast_store(settings: Settings, *, repository: str = REPOSITORY) -> "Feature
         DefinitionsRefused: if the definitions cannot be used.
     """
     load_catalog(settings, repository=repository)
-    return _store(feast_configuration(settings, repository_folder(repository)), repository)
+    return _store(settings, feast_configuration(settings, repository_folder(repository)))
 
 
-def _store(configuration: dict[str, Any], repository: str) -> "FeatureStore":
+def _store(settings: Settings, configuration: dict[str, Any]) -> "FeatureStore":
     from feast import FeatureStore, RepoConfig
     from feast.errors import FeastError
 
     try:
         config = RepoConfig(**configuration)
-        config.repo_path = repository_folder(repository)  # a relative path counts from there
+        config.repo_path = settings.home  # where a relative path of the file counts from
         return FeatureStore(config=config)
     except (FeastError, ValueError) as error:
         raise DefinitionsRefused(CONFIG, error) from error

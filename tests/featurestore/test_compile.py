@@ -203,3 +203,14 @@ def test_definitions_that_are_taken_back_are_applied_to_feast_again(
     assert load_catalog(at_home, repository=package) == first
     store = feast_store(at_home, repository=package)
     assert store.get_feature_view("hourly").ttl.total_seconds() == 3600
+
+
+def test_an_online_store_of_the_file_lies_in_the_home(tiny_repository, at_home):
+    named = at_home.model_copy(update={"online_store": "feast"})
+    package = tiny_repository()
+    load_catalog(named, repository=package)
+    config = feast_store(named, repository=package).config
+    assert config.online_store.type == "sqlite"
+    with sqlite3.connect(at_home.home / config.online_store.path) as db:
+        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+    assert {"tiny_hourly", "tiny_gates"} <= names
