@@ -1,6 +1,6 @@
 """Columns of an Arrow table as columns of Feast's messages, all rows at once.
 
-The same bytes as ``featurestore.wire`` writes one value at a time, made with NumPy and Arrow: what
+Made with NumPy and Arrow, not value by value: what
 a materialisation spends its time on. Every result is an Arrow column of bytes, one value a row.
 """
 

@@ -1,7 +1,7 @@
-"""Feast's wire formats without Feast: entity keys (serialisation version 3) and feature values.
+"""Feast's wire formats without Feast: entity keys (serialisation version 3), and number values read.
 
-What is written here Feast reads, and the other way round, byte for byte; the tests hold both
-sides together. The server reads the online store with this module and never imports Feast.
+Byte for byte what Feast writes; the tests hold both sides together. Whole columns are written by
+``featurestore.encode``. The server reads the online store with this module and never imports Feast.
 
 Source: feast 0.67, ``infra/key_encoding_utils.py`` and ``protos/feast/types/Value.proto``.
 """
@@ -26,7 +26,6 @@ KEY_TYPES: dict[KeyType, tuple[int, str]] = {
 }
 # Tag of each field of the Value message: field number * 8 + protobuf's wire type.
 TAGS: dict[str, int] = {
-    "STRING": 0x12,
     "INT32": 0x18,
     "INT64": 0x20,
     "DOUBLE": 0x29,
@@ -63,28 +62,6 @@ class EntityKeyWriter:
         return b"".join(parts)
 
 
-def encode_values(
-    values: Sequence[Any] | np.ndarray, dtype: ValueType | str, missing: np.ndarray | None = None
-) -> list[bytes]:
-    """A column of feature values as Feast's ``Value`` messages.
-
-    Args:
-        values: shape (rows,), numbers for number types, str for ``STRING``.
-        dtype: Feast's name of the type.
-        missing: bool, shape (rows,): which values are null; None: none of them. A NaN is a value.
-    """
-    if dtype in _FIXED:
-        encoded = _encode_fixed(np.asarray(values), dtype)
-    elif dtype == "STRING":
-        encoded = [b"\x12" + _varint(len(data := v.encode())) + data for v in values]
-    else:
-        encoded = _encode_integers(np.asarray(values), dtype)
-    if missing is not None:
-        for position in np.flatnonzero(missing):
-            encoded[position] = NULL
-    return encoded
-
-
 def decode_numbers(values: Sequence[bytes], dtype: ValueType, feature: str) -> np.ndarray:
     """Feast's ``Value`` messages of a number type as float64, shape (rows,); null is NaN.
 
@@ -102,23 +79,6 @@ def decode_numbers(values: Sequence[bytes], dtype: ValueType, feature: str) -> n
     return np.array([_decode_integer(v, tag, dtype, feature) for v in values], dtype=np.float64)
 
 
-def decode_string(value: bytes, feature: str) -> str | None:
-    """One ``Value`` message of type ``STRING``; null is None.
-
-    Raises:
-        StoredValueBroken: if it is neither null nor a string.
-    """
-    if value == NULL:
-        return None
-    length, start = _read_varint(value, 1) if value[0] == TAGS["STRING"] else (-1, 0)
-    if length != len(value) - start:
-        raise StoredValueBroken(feature, "STRING", value)
-    try:
-        return value[start:].decode()
-    except UnicodeDecodeError as error:
-        raise StoredValueBroken(feature, "STRING", value) from error
-
-
 def _sized(kind: int, data: bytes) -> bytes:
     return struct.pack("<II", kind, len(data)) + data
 
@@ -129,20 +89,6 @@ def _key_value(key: JoinKey, value: Any) -> bytes:
         return _sized(kind, struct.pack(layout, value) if layout else value.encode())
     except (struct.error, AttributeError, UnicodeEncodeError) as error:
         raise EntityKeyRefused(key.name, value, key.dtype) from error
-
-
-def _encode_fixed(values: np.ndarray, dtype: str) -> list[bytes]:
-    kind = _FIXED[dtype]
-    packed = np.empty(len(values), dtype=np.dtype([("tag", "u1"), ("value", kind)]))
-    packed["tag"] = TAGS[dtype]
-    packed["value"] = values
-    data, size = packed.tobytes(), packed.itemsize
-    return [data[i : i + size] for i in range(0, len(data), size)]
-
-
-def _encode_integers(values: np.ndarray, dtype: str) -> list[bytes]:
-    tag = bytes([TAGS[dtype]])
-    return [tag + _varint(int(v)) for v in values]
 
 
 def _decode_fixed(values: Sequence[bytes], dtype: ValueType, feature: str) -> np.ndarray:
@@ -168,16 +114,6 @@ def _decode_integer(value: bytes, tag: int, dtype: str, feature: str) -> float:
     if end != len(value):
         raise StoredValueBroken(feature, dtype, value)
     return float(number - (1 << 64) if number >> 63 else number)
-
-
-def _varint(number: int) -> bytes:
-    number &= (1 << 64) - 1  # negative numbers take all ten bytes
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def _read_varint(data: bytes, start: int) -> tuple[int, int]:

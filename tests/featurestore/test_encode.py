@@ -1,29 +1,31 @@
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from featurestore.encode import entity_keys, messages, timestamps
-from featurestore.wire import EntityKeyWriter, encode_values
+from featurestore.wire import EntityKeyWriter
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeatureRead, JoinKey
 
 EDGES = {
-    "DOUBLE": [0.0, -0.0, 1.5, -1e300, float("nan"), float("inf"), None],
-    "FLOAT": [0.0, 1.5, -2.5, float("nan"), None],
-    "INT64": [0, 1, 127, 128, 16_383, 16_384, -1, 2**63 - 1, -(2**63), None],
-    "INT32": [0, 5, -5, 2**31 - 1, -(2**31), None],
-    "BOOL": [True, False, None],
+    "DOUBLE": ("double_val", pa.float64(), [0.0, -0.0, 1.5, -1e300, math.nan, math.inf, None]),
+    "FLOAT": ("float_val", pa.float32(), [0.0, 1.5, -2.5, math.nan, None]),
+    "INT64": ("int64_val", pa.int64(), [0, 1, 127, 128, 16_383, 16_384, -1, -(2**63), None]),
+    "INT32": ("int32_val", pa.int32(), [0, 5, -5, 2**31 - 1, -(2**31), None]),
+    "BOOL": ("bool_val", pa.bool_(), [True, False, None]),
 }
-ARROW = {"FLOAT": pa.float32(), "INT32": pa.int32()}
 
 
 @pytest.mark.parametrize("dtype", EDGES)
-def test_columns_of_numbers_are_the_bytes_of_single_values(dtype):
-    values = EDGES[dtype]
-    rows = pa.table({"x": pa.array(values, ARROW.get(dtype))})
-    missing = np.array([v is None for v in values])
-    wanted = encode_values([0 if v is None else v for v in values], dtype, missing)
+def test_columns_of_numbers_are_the_messages_that_feast_writes(dtype):
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    field, kind, values = EDGES[dtype]
+    wanted = [b"" if v is None else Value(**{field: v}).SerializeToString() for v in values]
+    rows = pa.table({"x": pa.array(values, kind)})
     assert messages(rows, "t", FeatureRead(name="x", dtype=dtype)).to_pylist() == wanted
 
 
