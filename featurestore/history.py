@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 _MAX_BITS = 62
-_ROWS_AT_ONCE = 1 << 18  # what a processor's cache holds, if the values are not more
+_ROWS_AT_ONCE = 1 << 19  # more would not fit the cache of a processor
 _FEW_ROWS = 16  # from how many values a row on searching is cheaper than merging
 
 
