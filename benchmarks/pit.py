@@ -103,7 +103,7 @@ def measure(folder: Path, offline: Path, *, quick: bool) -> None:
     pq.write_table(many, folder / "many.parquet", row_group_size=1 << 17)
     out_seconds, peak_mb = out_of_core(folder, offline, many_rows)
 
-    asked = rows.slice(0, 60_000) if quick else rows
+    asked = rows.slice(0, 20_000) if quick else rows
     feast = FeastStores(folder, offline)
     feast_ours = best(lambda: feast.join("ours", asked), 1 if quick else 3)
     feast_duckdb = best(lambda: feast.join("duckdb", asked), 1)
