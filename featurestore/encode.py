@@ -1,7 +1,7 @@
 """Columns of an Arrow table as columns of Feast's messages, all rows at once.
 
-Made with NumPy and Arrow, not value by value: what
-a materialisation spends its time on. Every result is an Arrow column of bytes, one value a row.
+Made with NumPy and Arrow, not value by value: a materialisation spends its time here. Every result
+is an Arrow column of bytes, one value a row.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Feast's wire formats without Feast: entity keys (serialisation version 3), and number values read.
+"""Feast's wire formats without Feast: entity keys (serialisation version 3), and numbers read.
 
 Byte for byte what Feast writes; the tests hold both sides together. Whole columns are written by
 ``featurestore.encode``. The server reads the online store with this module and never imports Feast.

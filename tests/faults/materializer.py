@@ -18,7 +18,7 @@ from featurestore.resp import Connection
 from featurestore.sqlite_store import SqliteStore
 from headrace.settings import Settings
 
-CHUNK_ROWS = 300
+CHUNK_ROWS = 200
 
 
 def run(job):

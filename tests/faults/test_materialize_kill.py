@@ -28,7 +28,7 @@ from featurestore.stores import open_store
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
 
-ENTITIES = 3_000
+ENTITIES = 2_000
 START = datetime(2013, 1, 1, tzinfo=UTC)
 EARLIER, LATER = START + timedelta(hours=1), START + timedelta(hours=2)
 VIEW = ViewRead(
