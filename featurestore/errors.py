@@ -6,6 +6,7 @@ FeatureStoreError                  base of the room (exit code 1)
 ├── SampleDataMissing              the sample project's data are not installed (exit 2)
 ├── TimeWithoutZone                a moment that does not say its time zone (exit 2)
 ├── EntityKeyRefused               a key that does not have its entity's type (exit 2)
+├── WireBroken                     bytes that are no message at all; told as the next one
 ├── StoredValueBroken              bytes in the online store that are not what they must be
 ├── OnlineStoreFailed              the online store, a file or a server, cannot be used
 ├── RowsLost                       a part of a join that does not have the rows it must
@@ -67,6 +68,10 @@ class EntityKeyRefused(FeatureStoreError, UsageError):
     def __init__(self, key: str, value: object, dtype: str) -> None:
         self.key, self.value, self.dtype = key, value, dtype
         super().__init__(f"key {key} = {value!r} is refused: write a {dtype} or null.")
+
+
+class WireBroken(FeatureStoreError):
+    """Bytes that are no message; whoever knows which value it was says so."""
 
 
 class StoredValueBroken(FeatureStoreError):

@@ -8,6 +8,8 @@ Source: protobuf's encoding guide, https://protobuf.dev/programming-guides/encod
 
 from collections.abc import Iterator
 
+from featurestore.errors import WireBroken
+
 VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 """Wire types: a number of 7 bits a byte; eight bytes; a length and that many bytes; four bytes."""
 
@@ -16,10 +18,6 @@ _WORD = (1 << 64) - 1
 
 WireValue = int | bytes
 """An unsigned number for ``VARINT``, else bytes."""
-
-
-class WireBroken(ValueError):
-    """Bytes that are no message."""
 
 
 def varint(number: int) -> bytes:

@@ -10,7 +10,12 @@ from functools import lru_cache
 from typing import Any
 
 from featurestore import redis_layout as layout
-from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed, StoredValueBroken
+from featurestore.errors import (
+    FeatureNotMaterialized,
+    OnlineStoreFailed,
+    StoredValueBroken,
+    WireBroken,
+)
 from featurestore.online_source import (
     NOT_ASKED,
     NOTHING,
@@ -21,7 +26,7 @@ from featurestore.online_source import (
     numbers_of,
     objects_of,
 )
-from featurestore.protowire import WireBroken, fields, signed
+from featurestore.protowire import fields, signed
 from featurestore.resp import Connection, command, shown
 from featurestore.stored import StoredView
 from headrace.plan import ViewRead

@@ -17,13 +17,12 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from featurestore.errors import StoredValueBroken
+from featurestore.errors import StoredValueBroken, WireBroken
 from featurestore.protowire import (
     FIXED32,
     FIXED64,
     SIZED,
     VARINT,
-    WireBroken,
     WireValue,
     fields,
     read_varint,
@@ -61,7 +60,7 @@ MAP_KEYS: dict[str, int] = {
 
 _TYPES = {number: dtype for dtype, number in FIELD_NUMBERS.items()}
 _KEY_TYPES = {number: dtype for dtype, number in MAP_KEYS.items()}
-_BROKEN = (ValueError, ArithmeticError, OSError, struct.error, KeyError, TypeError)
+_BROKEN = (WireBroken, ValueError, ArithmeticError, OSError, struct.error, KeyError, TypeError)
 
 
 def decode_object(message: bytes, dtype: str, feature: str) -> Any:
