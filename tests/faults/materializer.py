@@ -1,7 +1,7 @@
 """Materialise on demand in child processes, to be killed: ``python materializer.py``.
 
 Each line of stdin is a JSON job; it is run in a fork of this process, which has imported everything
-already, so that fifty kills cost seconds. Prints the child's process id, and how it ended.
+already, so that fifty kills cost seconds. Prints how the child ended.
 """
 
 import json
@@ -28,10 +28,14 @@ def run(job):
     catalog = Catalog.model_validate_json(job["catalog"])
     if job["naive"]:
         _move_watermark_first()
-    if job["kill_after"] is not None and "://" in job["online_store"]:
+    redis = "://" in job["online_store"]
+    if redis and job["kill_after"] is not None:
         _kill_after_sending(job["kill_after"])
+    steps = None if redis else _kill_after_steps(job["kill_after"])
     until = datetime.fromisoformat(job["until"])
     module.materialize(settings, catalog, until=until, rebuild=job["rebuild"])
+    if steps is not None:
+        Path(f"{job['online_store']}.steps").write_text(str(len(steps)))
 
 
 def _move_watermark_first():
@@ -61,6 +65,24 @@ def _kill_after_sending(bytes_left):
     Connection.ask = counted
 
 
+def _kill_after_steps(most):
+    """Kill this process amid SQLite's work, after so many hundreds of its instructions."""
+    steps, opened = [], SqliteStore.__init__
+
+    def step():
+        steps.append(None)
+        if len(steps) == most:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    def watched(self, *arguments):
+        opened(self, *arguments)
+        self._db.set_progress_handler(step, 100)
+
+    SqliteStore.__init__ = watched
+    return steps
+
+
 def main():
     print("ready", flush=True)
     for line in sys.stdin:
@@ -68,7 +90,6 @@ def main():
         if child == 0:
             run(json.loads(line))
             os._exit(0)
-        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
