@@ -69,7 +69,7 @@ class Redis:
 
     def write(self):
         store = RedisStore(self.url, "tiny")
-        stored = StoredView(view=stored_view(VIEW), until_us=0)
+        stored = StoredView(view=stored_view(VIEW), loading=True)
         store.put_view(stored)
         times = [datetime(2013, 5, 31, 23, 30, tzinfo=UTC)] * ENTITIES
         rows = {
@@ -77,7 +77,9 @@ class Redis:
             "event_timestamp": pa.array(times, pa.timestamp("us", tz="UTC")),
             "x": [float(n) for n in range(ENTITIES)],
         }
+        done = stored.model_copy(update={"loading": False, "until_us": 0})
         store.write(stored, pa.table(rows))
+        store.put_view(done)
         store.close()
 
     def signal(self, number):
@@ -92,9 +94,11 @@ class Redis:
 @pytest.fixture
 def redis(tmp_path):
     server = Redis(tmp_path)
-    server.write()
-    yield server
-    server.kill()
+    try:
+        server.write()
+        yield server
+    finally:
+        server.kill()
 
 
 class SlowProxy:
@@ -133,7 +137,8 @@ class Load:
     reader: OnlineReader
     threads: int = 3
     answers: list = field(default_factory=list)
-    """(moment, seconds, what): ``present``, ``unavailable``, an error's class or ``wrong``."""
+    """(moment, seconds, what): ``present``, ``unavailable``, ``never seen``, ``wrong`` or the
+    class of an error."""
 
     def __enter__(self):
         self._stop = threading.Event()
@@ -165,6 +170,8 @@ class Load:
         rows = self.reader.read({"origin": [f"A{n}" for n in picked]}, at)
         x, status = rows.columns["hourly__x"], rows.status["hourly"]
         unavailable = status == ReadStatus.UNAVAILABLE
+        if (status == ReadStatus.NEVER_SEEN).any():
+            return "never seen"
         right = np.where(unavailable, np.isnan(x), (x == picked) & (status == 0))
         if not right.all():
             return "wrong"
