@@ -36,9 +36,9 @@ FLOWS = ["quickstart", "materialize", "train", "deploy", "batch_predict", "check
 """``quickstart`` imports all the others, so none can be slower: ``--quick`` measures it alone."""
 DAY = Window(since=SAMPLE_UNTIL - timedelta(days=1), until=SAMPLE_UNTIL)
 BARE_WORK = """
-from featurestore.catalog import load_catalog
-from featurestore.materialize import materialize
-from featurestore.offline import table_span
+from featurestore.catalog.catalog import load_catalog
+from featurestore.stores.materialize import materialize
+from featurestore.offline.tables import table_span
 from headrace.settings import load_settings
 settings = load_settings()
 catalog = load_catalog(settings)

@@ -46,9 +46,9 @@ def seconds_of(command: Sequence[str], env: Mapping[str, str]) -> float:
 
 def small_world(home: Path) -> Settings:
     """A home with sample flights of a month, materialised, and a released model; no Prefect."""
-    from featurestore.catalog import load_catalog
+    from featurestore.catalog.catalog import load_catalog
     from featurestore.flights.sources import write_tables
-    from featurestore.materialize import materialize
+    from featurestore.stores.materialize import materialize
     from headrace import bundle, release
     from headrace.spec import load_spec
     from tasks import bundling, fitting, training_sets

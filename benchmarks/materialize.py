@@ -30,14 +30,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Figures, arguments, show
-from featurestore import redis_layout, sqlite_layout
-from featurestore.catalog import Catalog
-from featurestore.encode import constant, entity_keys, join, timestamps, whole
-from featurestore.materialize import materialize
-from featurestore.redis_calls import as_words
-from featurestore.resp import Connection, command
-from featurestore.rows import EncodedRows, encode_rows
-from featurestore.stored import StoredView, stored_view
+from featurestore.catalog.catalog import Catalog
+from featurestore.stores import redis_layout, sqlite_layout
+from featurestore.stores.encode import constant, entity_keys, join, timestamps, whole
+from featurestore.stores.materialize import materialize
+from featurestore.stores.redis_calls import as_words
+from featurestore.stores.resp import Connection, command
+from featurestore.stores.rows import EncodedRows, encode_rows
+from featurestore.stores.stored import StoredView, stored_view
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
 
@@ -45,7 +45,7 @@ PROJECT = "bench"
 UNTIL = datetime(2014, 1, 1, tzinfo=UTC)
 FEATURES = {f"d{i}": "DOUBLE" for i in range(5)}
 FEATURES |= {f"f{i}": "FLOAT" for i in range(3)} | {f"i{i}": "INT64" for i in range(2)}
-FEAST_OFFLINE = ("dask", "featurestore.feast_plugin.HeadraceOfflineStore")
+FEAST_OFFLINE = ("dask", "featurestore.feast_plugins.offline_store.HeadraceOfflineStore")
 PIPELINE_ROWS = 8192
 
 

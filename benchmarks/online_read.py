@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.harness import Figures, arguments, show
-from featurestore.online import OnlineReader, open_online_reader
-from featurestore.stored import StoredView, stored_view
-from featurestore.stores import open_store
+from featurestore.online.reader import OnlineReader, open_online_reader
+from featurestore.stores.open_store import open_store
+from featurestore.stores.stored import StoredView, stored_view
 from headrace import telemetry
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings

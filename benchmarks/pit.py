@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Figures, show
-from featurestore.joining import join_tables
+from featurestore.join.joining import join_tables
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 
 TIMES = 10
@@ -63,7 +63,7 @@ COLUMNS = [column for read in VIEWS for column in read.columns]
 OUT_OF_CORE = """
 import json, sys, time
 from benchmarks.pit import MOMENT, VIEWS
-from featurestore.out_of_core import write_historical_features
+from featurestore.join.out_of_core import write_historical_features
 rows, offline, out = sys.argv[1:]
 begun = time.perf_counter()
 made = write_historical_features(rows, VIEWS, offline, out, timestamp=MOMENT)
@@ -202,7 +202,7 @@ def out_of_core(folder: Path, offline: Path, rows: int) -> tuple[float, float]:
 
 
 KINDS = {
-    "ours": "featurestore.feast_plugin.HeadraceOfflineStore",
+    "ours": "featurestore.feast_plugins.offline_store.HeadraceOfflineStore",
     "duckdb": "duckdb",
     "default": "dask",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.column_block import ColumnBlock
+from featurestore.online.column_block import ColumnBlock
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
 from headrace.transform import Transform

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featurestore.discovery import (
+    from featurestore.catalog.discovery import (
         Hit,
         Listing,
         ReaderEntry,

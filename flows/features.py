@@ -15,7 +15,7 @@ from headrace.errors import ExitCode, HeadraceError
 from headrace.settings import load_settings
 
 if TYPE_CHECKING:
-    from featurestore.discovery import Entry
+    from featurestore.catalog.discovery import Entry
 
 EPILOG = "exit codes: 0 done, 1 failed, 2 wrong usage"
 

@@ -8,8 +8,8 @@ idle, or on SIGTERM after the batch. Exit code 3 means that events were rejected
 from prefect import flow
 from pydantic import Field
 
-from featurestore.consume import Pace
-from featurestore.push import Target
+from featurestore.push.consume import Pace
+from featurestore.push.push import Target
 from flows._command import FlowConfig, FlowReport, run, run_name
 from headrace.errors import ExitCode
 from headrace.settings import load_settings

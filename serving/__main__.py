@@ -62,7 +62,7 @@ class _WithoutPandas:
 def _serve(settings: "ServerSettings", places: "Settings") -> None:
     import logging
 
-    from featurestore.online import ReaderOptions, open_online_reader
+    from featurestore.online.reader import ReaderOptions, open_online_reader
     from monitoring.inference_log import InferenceLog
     from serving import listener
     from serving.app import create_app

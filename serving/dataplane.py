@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from featurestore.freshness import ReadStatus
-from featurestore.online import OnlineRows
+from featurestore.online.reader import OnlineRows
 from headrace.errors import HeadraceError
 from headrace.release import Release
 from serving.errors import NotFinite, OnlineStoreFailing
@@ -25,7 +25,7 @@ join's alone and have none."""
 
 
 class FeatureReader(Protocol):
-    """Where feature values come from; ``featurestore.online.OnlineReader`` is the real one.
+    """Where feature values come from; ``featurestore.online.reader.OnlineReader`` is the real one.
 
     Safe to call from several threads: large requests are answered on threads of their own.
     """

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from featurestore.catalog import Catalog, load_catalog, service_reads
-from featurestore.discovery import (
+from featurestore.catalog.catalog import Catalog, load_catalog, service_reads
+from featurestore.catalog.discovery import (
     FeatureEntry,
     Listing,
     ReaderEntry,
@@ -21,8 +21,8 @@ from featurestore.discovery import (
     search,
 )
 from featurestore.errors import OnlineStoreFailed
-from featurestore.offline import table_span
-from featurestore.stored import StoredView
+from featurestore.offline.tables import table_span
+from featurestore.stores.stored import StoredView
 from headrace import storage
 from headrace.bundle import read_manifest
 from headrace.errors import BundleRefused, HeadraceError
@@ -91,7 +91,7 @@ def listing_of(settings: Settings, catalog: Catalog, *, versions: bool = False) 
 
 def write_page(settings: Settings, listing: Listing) -> str:
     """Write the page of a listing and return where. Safe to run twice: it is replaced."""
-    from featurestore.discovery_page import page
+    from featurestore.catalog.discovery_page import page
 
     uri = settings.uri("reports", "features.html")
     storage.write_atomic(uri, page(listing, made_at=datetime.now(UTC)).encode())

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
-from featurestore.catalog import load_catalog
+from featurestore.catalog.catalog import load_catalog
 from headrace.settings import Settings
 from monitoring.alerts import Alert
 from monitoring.feature_report import FeatureReport, ViewHealth

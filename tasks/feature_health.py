@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
-from featurestore.catalog import Catalog
-from featurestore.stored import StoredView
+from featurestore.catalog.catalog import Catalog
+from featurestore.stores.stored import StoredView
 from headrace import storage
 from headrace.errors import HeadraceError
 from headrace.plan import ViewRead

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import Catalog
 from featurestore.columns import (
     TIMESTAMP,
     check_timestamps,
@@ -19,7 +19,7 @@ from featurestore.columns import (
     floats,
     microseconds,
 )
-from featurestore.offline import scan_table, table_schema, table_span
+from featurestore.offline.tables import scan_table, table_schema, table_span
 from headrace.errors import HeadraceError, SchemaMismatch, UsageError
 from headrace.plan import NUMBERS, FeatureRead, ViewRead
 from headrace.settings import Settings

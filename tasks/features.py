@@ -4,7 +4,7 @@ from datetime import datetime
 
 from prefect.logging import get_run_logger
 
-from featurestore.materialize import ViewMaterialized
+from featurestore.stores.materialize import ViewMaterialized
 from headrace.settings import Settings
 from tasks import readers
 from tasks.step import step
@@ -27,9 +27,9 @@ def materialize(
     Raises:
         ReadByLiveModel: if a view that a running model reads has changed, unless ``replace``.
     """
-    from featurestore.catalog import load_catalog
-    from featurestore.materialize import materialize as materialize_views
-    from featurestore.offline import table_span
+    from featurestore.catalog.catalog import load_catalog
+    from featurestore.offline.tables import table_span
+    from featurestore.stores.materialize import materialize as materialize_views
 
     logger = get_run_logger()
     logger.info("compiling the feature definitions, where they have changed")

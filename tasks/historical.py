@@ -1,14 +1,14 @@
 """The point-in-time join on a Dask cluster, for rows or views that one machine does not hold.
 
 Workers need only the project installed and the storage; what they exchange are addresses. The
-result has the same bytes as ``featurestore.out_of_core`` writes in one process.
+result has the same bytes as ``featurestore.join.out_of_core`` writes in one process.
 """
 
 from collections.abc import Sequence
 
-from featurestore.by_entity import join_share, put_together, share_jobs
-from featurestore.certificate import Certificate
-from featurestore.out_of_core import CHUNK_ROWS
+from featurestore.join.by_entity import join_share, put_together, share_jobs
+from featurestore.join.certificate import Certificate
+from featurestore.join.out_of_core import CHUNK_ROWS
 from headrace.plan import ViewRead
 from headrace.settings import Settings
 from tasks.cluster import cluster
@@ -35,7 +35,7 @@ def write_historical_features(
 
     ``work_uri`` is a folder of the join's own for its parts, which workers can write to; delete it
     afterwards. Each view's entities are dealt into ``shares`` shares, two a worker unless told. The
-    other arguments are those of ``featurestore.out_of_core.write_historical_features``.
+    other arguments are those of ``featurestore.join.out_of_core.write_historical_features``.
 
     Raises:
         ClusterUnreachable: if no scheduler answers.

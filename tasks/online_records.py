@@ -1,7 +1,7 @@
 """What the online store says of the views in it, for checks and listings: nothing is written."""
 
-from featurestore.stored import StoredView
-from featurestore.stores import open_store
+from featurestore.stores.open_store import open_store
+from featurestore.stores.stored import StoredView
 from headrace.settings import Settings
 
 

@@ -7,8 +7,8 @@ that one reads is not rebuilt into something else under its name.
 import logging
 from collections.abc import Iterator
 
-from featurestore.catalog import Catalog
-from featurestore.changes import losses
+from featurestore.catalog.catalog import Catalog
+from featurestore.catalog.changes import losses
 from headrace import storage
 from headrace.bundle import read_manifest
 from headrace.errors import BundleRefused, UsageError

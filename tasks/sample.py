@@ -20,7 +20,7 @@ def write_flights(settings: Settings) -> tuple[str, int]:
     The last table stands for all: it is written after every other one.
     """
     from featurestore.flights.sources import write_tables
-    from featurestore.offline import count_rows
+    from featurestore.offline.tables import count_rows
 
     root = settings.uri("offline")
     if not storage.exists(f"{root}/flight_schedule.parquet"):

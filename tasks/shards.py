@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.offline import read_table
-from featurestore.training_set import feature_matrix
+from featurestore.join.training_set import feature_matrix
+from featurestore.offline.tables import read_table
 from headrace.bundle import OUTPUT, arrow_bytes
 from headrace.errors import HeadraceError
 from headrace.plan import FeaturePlan

@@ -81,7 +81,7 @@ def write_report(settings: Settings, found: SkewOfWindow) -> str:
 
 def replay_bundle(settings: Settings, digest: str, log: pa.Table) -> SkewReport:
     """Compare the logged rows of one bundle with their join."""
-    from featurestore.replay import replay, versions
+    from featurestore.join.replay import replay, versions
 
     plan = read_bundle(settings.uri("bundles"), digest).manifest.plan
     root = settings.uri("offline")

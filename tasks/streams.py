@@ -9,10 +9,10 @@ from pathlib import Path
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
-from featurestore.consume import Consumed, Consumer, Pace
-from featurestore.events import STANDARD_INPUT, EventSource, FileEvents, StandardInput
-from featurestore.push import Target, pushed_schema, view_of
-from featurestore.resp import shown
+from featurestore.push.consume import Consumed, Consumer, Pace
+from featurestore.push.events import STANDARD_INPUT, EventSource, FileEvents, StandardInput
+from featurestore.push.push import Target, pushed_schema, view_of
+from featurestore.stores.resp import shown
 from headrace.settings import Settings
 from headrace.spec import Part
 from tasks.step import step
@@ -45,8 +45,8 @@ def push_events(
     Safe to run twice and to kill: events are committed after the write, and a write of what is
     there already changes nothing.
     """
-    from featurestore.catalog import load_catalog
-    from featurestore.stores import open_store
+    from featurestore.catalog.catalog import load_catalog
+    from featurestore.stores.open_store import open_store
 
     logger = get_run_logger()
     catalog = load_catalog(settings)
@@ -86,7 +86,7 @@ def _open_source(settings: Settings, stream: Stream) -> EventSource:
     if stream.source == STANDARD_INPUT:
         return StandardInput()
     if "://" in stream.source:
-        from featurestore.redis_events import GROUP, RedisEvents
+        from featurestore.push.redis_events import GROUP, RedisEvents
 
         group = stream.group or f"{GROUP}-{stream.view}"
         return RedisEvents(stream.source, group=group, consumer=stream.consumer)

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featurestore.catalog import load_catalog
-from featurestore.certificate import SUFFIX
+from featurestore.catalog.catalog import load_catalog
+from featurestore.catalog.planning import plan_for
 from featurestore.columns import check_timestamps
-from featurestore.offline import read_table, table_span
-from featurestore.planning import plan_for
-from featurestore.training_set import JoinedRows, join_features
+from featurestore.join.certificate import SUFFIX
+from featurestore.join.training_set import JoinedRows, join_features
+from featurestore.offline.tables import read_table, table_span
 from featurestore.vectors import check_request
 from headrace import storage
 from headrace.errors import DatesOutsideData, SchemaMismatch, SpecRefused
@@ -42,7 +42,7 @@ class TrainingSet(Part):
     null_reasons: dict[str, dict[str, int]]
     """For each view, how many values are present and why the others are not."""
     certificate_uri: str
-    """What it was made of: ``featurestore.certificate.Certificate``."""
+    """What it was made of: ``featurestore.join.certificate.Certificate``."""
     certificate_sha256: str
 
 

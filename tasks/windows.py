@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-from featurestore.offline import table_span
+from featurestore.offline.tables import table_span
 from headrace import release
 from headrace.errors import DatesOutsideData, UsageError
 from headrace.settings import Settings

@@ -21,8 +21,8 @@ import pytest
 import redis
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from featurestore import packed, redis_layout
-from featurestore.wire import decode_numbers
+from featurestore.stores import packed, redis_layout
+from featurestore.wire.numbers import decode_numbers
 from headrace import telemetry
 from headrace.plan import ViewRead
 from headrace.settings import Settings
@@ -185,7 +185,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
     """The address of an empty Redis database."""
-    from featurestore import resp
+    from featurestore.stores import resp
 
     connection = resp.Connection(redis_server, timeout_seconds=10)
     connection.ask(resp.command(b"FLUSHALL"), replies=1)

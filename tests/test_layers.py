@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "serving": {
         "headrace",
         "featurestore.freshness",
-        "featurestore.online",
+        "featurestore.online.reader",
         "featurestore.vectors",
         "monitoring.inference_log",
         "monitoring.profile",
@@ -82,6 +82,16 @@ def test_a_big_dependency_stays_behind_its_door(room):
         if room not in DOORS.get(name.split(".")[0], {room})
     }
     assert not wrong
+
+
+def test_feast_is_imported_by_its_plugins_and_the_definitions_alone():
+    importing = {
+        path.relative_to(ROOT / "featurestore").parts[0]
+        for path in files("featurestore")
+        for name in imports(path)
+        if name.split(".")[0] == "feast"
+    }
+    assert importing == {"definitions", "feast_plugins"}
 
 
 def test_flows_take_only_result_types_from_below_the_tasks():

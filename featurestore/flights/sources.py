@@ -19,7 +19,7 @@ from featurestore.flights.delays import (
     carrier_origin_delays,
     destination_delays,
 )
-from featurestore.offline import SUFFIX, utc
+from featurestore.offline.tables import SUFFIX, utc
 from headrace import storage
 
 ROW_GROUP_ROWS = 65_536

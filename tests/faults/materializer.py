@@ -11,11 +11,11 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from featurestore import materialize as module
-from featurestore.catalog import Catalog
-from featurestore.redis_store import RedisStore
-from featurestore.resp import Connection
-from featurestore.sqlite_store import SqliteStore
+from featurestore.catalog.catalog import Catalog
+from featurestore.stores import materialize as module
+from featurestore.stores.redis_store import RedisStore
+from featurestore.stores.resp import Connection
+from featurestore.stores.sqlite_store import SqliteStore
 from headrace.settings import Settings
 
 CHUNK_ROWS = 200

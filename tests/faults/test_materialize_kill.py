@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from featurestore.catalog import Catalog
-from featurestore.materialize import materialize
-from featurestore.stores import open_store
+from featurestore.catalog.catalog import Catalog
+from featurestore.stores.materialize import materialize
+from featurestore.stores.open_store import open_store
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
 

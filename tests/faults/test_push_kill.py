@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from featurestore import redis_layout, sqlite_layout
-from featurestore.consume import read_rejected
-from featurestore.offline import read_table, table_uris
-from featurestore.packed import HEADER_BYTES
-from featurestore.resp import Connection, command
-from featurestore.wire import EntityKeyWriter
+from featurestore.offline.tables import read_table, table_uris
+from featurestore.push.consume import read_rejected
+from featurestore.stores import redis_layout, sqlite_layout
+from featurestore.stores.packed import HEADER_BYTES
+from featurestore.stores.resp import Connection, command
+from featurestore.wire.entity_key import EntityKeyWriter
 from headrace.errors import UnknownName
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
@@ -39,11 +39,11 @@ _CONSUME = """
 import os
 import sys
 from pathlib import Path
-from featurestore.consume import Consumer, Pace
-from featurestore.events import FileEvents
-from featurestore.push import pushed_schema
-from featurestore.redis_events import RedisEvents
-from featurestore.stores import open_store
+from featurestore.push.consume import Consumer, Pace
+from featurestore.push.events import FileEvents
+from featurestore.push.push import pushed_schema
+from featurestore.push.redis_events import RedisEvents
+from featurestore.stores.open_store import open_store
 from headrace.plan import ViewRead
 from headrace.settings import Settings
 home, online, source, view, naive = sys.argv[1:]

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
-from featurestore.online import OnlineReader, ReaderOptions, ReadStatus
-from featurestore.redis_store import RedisStore
-from featurestore.stored import StoredView, stored_view
+from featurestore.online.reader import OnlineReader, ReaderOptions, ReadStatus
+from featurestore.stores.redis_store import RedisStore
+from featurestore.stores.stored import StoredView, stored_view
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
 
 NOW = np.datetime64("2013-06-01T00:00", "us")

@@ -108,7 +108,7 @@ _YAML = """\
 project: tiny
 provider: local
 offline_store:
-  type: featurestore.feast_plugin.HeadraceOfflineStore
+  type: featurestore.feast_plugins.offline_store.HeadraceOfflineStore
 online_store:
   type: sqlite
 entity_key_serialization_version: 3

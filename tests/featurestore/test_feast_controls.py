@@ -59,7 +59,7 @@ def found(tmp_path_factory):
     answers = {}
     for name, offline in (
         ("feast", {"type": "dask"}),
-        ("ours", "featurestore.feast_plugin.HeadraceOfflineStore"),
+        ("ours", "featurestore.feast_plugins.offline_store.HeadraceOfflineStore"),
     ):
         config = RepoConfig(
             project="controls",

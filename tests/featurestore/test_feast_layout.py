@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import redis
 
-from featurestore.catalog import Catalog
-from featurestore.materialize import materialize
-from featurestore.stored import StoredView, stored_view
-from featurestore.stores import open_store
+from featurestore.catalog.catalog import Catalog
+from featurestore.stores.materialize import materialize
+from featurestore.stores.open_store import open_store
+from featurestore.stores.stored import StoredView, stored_view
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 
 START = datetime(2013, 1, 1, tzinfo=UTC)

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from featurestore import redis_layout, resp
 from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed, StoredValueBroken
-from featurestore.online import OnlineReader, ReaderOptions, ReadStatus
-from featurestore.protowire import VARINT, field
-from featurestore.redis_store import RedisStore
-from featurestore.sqlite_store import SqliteStore
-from featurestore.stored import StoredView, stored_view
+from featurestore.online.reader import OnlineReader, ReaderOptions, ReadStatus
+from featurestore.stores import redis_layout, resp
+from featurestore.stores.redis_store import RedisStore
+from featurestore.stores.sqlite_store import SqliteStore
+from featurestore.stores.stored import StoredView, stored_view
+from featurestore.wire.protowire import VARINT, field
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey
 
 START = np.datetime64("2013-01-01T00:00", "us")
@@ -306,7 +306,7 @@ def test_the_cache_answers_for_hot_entities_and_never_beyond_their_ttl(written, 
 
 
 def test_the_cache_forgets_by_age_and_keeps_a_bounded_number(written, read, monkeypatch):
-    from featurestore import entity_cache
+    from featurestore.online import entity_cache
 
     clock = {"now": 100.0}
     monkeypatch.setattr(entity_cache.time, "monotonic", lambda: clock["now"])

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from featurestore.catalog import load_catalog, service_reads
-from featurestore.changes import losses
-from featurestore.materialize import materialize
-from featurestore.online import OnlineReader
+from featurestore.catalog.catalog import load_catalog, service_reads
+from featurestore.catalog.changes import losses
+from featurestore.online.reader import OnlineReader
+from featurestore.stores.materialize import materialize
 from headrace.plan import FeaturePlan
 
 UNTIL = datetime(2013, 1, 1, 1, tzinfo=UTC)

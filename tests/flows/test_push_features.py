@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.offline import count_rows
+from featurestore.offline.tables import count_rows
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def test_a_file_is_pushed_once_and_bad_events_are_a_finding(world, tmp_path):
 
 
 def test_sigterm_ends_a_stream_after_the_batch(world, redis_url):
-    from featurestore.resp import Connection, command
+    from featurestore.stores.resp import Connection, command
 
     connection = Connection(redis_url, timeout_seconds=10)
     for event in EVENTS.read_bytes().splitlines():

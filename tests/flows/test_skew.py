@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.catalog import load_catalog
-from featurestore.push import push
+from featurestore.catalog.catalog import load_catalog
+from featurestore.push.push import push
 from headrace import storage
 from headrace.settings import Settings
 from headrace.window import Window

@@ -3,11 +3,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from featurestore.catalog import load_catalog
+from featurestore.catalog.catalog import load_catalog
+from featurestore.catalog.planning import plan_for
 from featurestore.flights.sources import write_tables
-from featurestore.offline import read_table
-from featurestore.planning import plan_for
-from featurestore.training_set import join_features
+from featurestore.join.training_set import join_features
+from featurestore.offline.tables import read_table
 from headrace.settings import Settings
 from headrace.spec import load_spec
 from monitoring.performance import score

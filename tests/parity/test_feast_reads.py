@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from featurestore.online import ReadStatus, open_online_reader
-from featurestore.stored import StoredView, stored_view
-from featurestore.stores import open_store
-from featurestore.values import FIELD_NUMBERS
+from featurestore.online.reader import ReadStatus, open_online_reader
+from featurestore.stores.open_store import open_store
+from featurestore.stores.stored import StoredView, stored_view
+from featurestore.wire.values import FIELD_NUMBERS
 from headrace.plan import NUMBERS, FeaturePlan, FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.catalog import Catalog
-from featurestore.materialize import materialize
-from featurestore.online import OnlineReader
-from featurestore.training_set import join_features
+from featurestore.catalog.catalog import Catalog
+from featurestore.join.training_set import join_features
+from featurestore.online.reader import OnlineReader
+from featurestore.stores.materialize import materialize
 from featurestore.vectors import input_matrix, request_columns
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead, pin, pinned_transforms
 from headrace.settings import Settings

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from featurestore.catalog import load_catalog
+from featurestore.catalog.catalog import load_catalog
 from featurestore.columns import TIMESTAMP
 from featurestore.flights.sources import write_tables
-from featurestore.materialize import materialize
-from featurestore.offline import read_table
-from featurestore.online import open_online_reader
-from featurestore.pit import NullReason, point_in_time_join
+from featurestore.join.pit import NullReason, point_in_time_join
+from featurestore.offline.tables import read_table
+from featurestore.online.reader import open_online_reader
+from featurestore.stores.materialize import materialize
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
 

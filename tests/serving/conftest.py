@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featurestore.freshness import ReadStatus
-from featurestore.online import OnlineRows
+from featurestore.online.reader import OnlineRows
 from headrace.bundle import (
     CARD,
     GOLDEN,

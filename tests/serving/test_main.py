@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import Catalog
 from featurestore.columns import TIMESTAMP
-from featurestore.materialize import materialize
+from featurestore.stores.materialize import materialize
 from headrace.settings import Settings
 from monitoring.inference_log import read_log
 from serving.__main__ import main
@@ -140,7 +140,8 @@ def test_a_server_that_has_answered_stays_small_and_without_pandas(home, store, 
 
 def test_serving_starts_without_the_heavy_libraries_and_within_150_mb():
     code = (
-        "import json, sys, serving.app, serving.listener, featurestore.online, uvloop, httptools\n"
+        "import json, sys, serving.app, serving.listener, uvloop, httptools\n"
+        "import featurestore.online.reader\n"
         "from serving.runtimes.xgboost import _library; _library()\n"
         "status = open('/proc/self/status').read().split()\n"
         "print(json.dumps([status[status.index('VmRSS:') + 1], list(sys.modules)]))"

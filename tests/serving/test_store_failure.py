@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from featurestore import resp
-from featurestore.online import ReaderOptions, open_online_reader
-from featurestore.stored import StoredView, stored_view
-from featurestore.stores import open_store
+from featurestore.online.reader import ReaderOptions, open_online_reader
+from featurestore.stores import resp
+from featurestore.stores.open_store import open_store
+from featurestore.stores.stored import StoredView, stored_view
 from headrace.settings import Settings
 
 WRITTEN = datetime(2013, 8, 1, 11, 30, tzinfo=UTC)

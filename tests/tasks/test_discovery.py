@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.catalog import Catalog, ServiceView, service_reads
-from featurestore.descriptions import (
+from featurestore.catalog.catalog import Catalog, ServiceView, service_reads
+from featurestore.catalog.descriptions import (
     Description,
     Descriptions,
     FeatureDescription,
     ViewDescription,
 )
-from featurestore.discovery import NameAmbiguous
-from featurestore.materialize import materialize
+from featurestore.catalog.discovery import NameAmbiguous
+from featurestore.stores.materialize import materialize
 from flows import _listing
 from headrace.errors import UnknownName
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead

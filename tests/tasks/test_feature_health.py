@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import Catalog
 from headrace import storage
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.out_of_core import write_historical_features
+from featurestore.join.out_of_core import write_historical_features
 from headrace.plan import FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
 from tasks import historical

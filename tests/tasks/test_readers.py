@@ -1,7 +1,7 @@
 import pytest
 from prefect.logging import disable_run_logger
 
-from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import Catalog
 from headrace.errors import UnknownName
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
 from headrace.settings import Settings
@@ -77,7 +77,7 @@ def test_what_a_running_model_does_not_notice_is_fine(settings):
 
 
 def test_a_materialization_is_refused_unless_it_is_told_to_replace(settings, monkeypatch):
-    monkeypatch.setattr("featurestore.catalog.load_catalog", lambda _: changed(features=()))
+    monkeypatch.setattr("featurestore.catalog.catalog.load_catalog", lambda _: changed(features=()))
     with disable_run_logger():
         with pytest.raises(ReadByLiveModel):
             features.materialize.fn(settings, until=None)

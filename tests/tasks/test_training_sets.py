@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from featurestore.certificate import Certificate
-from featurestore.verify import verify
+from featurestore.join.certificate import Certificate
+from featurestore.join.verify import verify
 from headrace import storage
 from headrace.settings import Settings
 from headrace.spec import load_spec

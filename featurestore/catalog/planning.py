@@ -1,0 +1,79 @@
+"""Make a feature plan from a model spec and the catalog, refusing what does not fit together."""
+
+from featurestore.catalog.catalog import Catalog, service_reads
+from headrace.errors import SpecRefused, UnknownName
+from headrace.plan import NUMBERS, FeaturePlan, pin
+from headrace.spec import ModelSpec
+from headrace.transform import find_transform
+
+
+def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
+    """Return what a model of this spec reads: the features of its service, transforms pinned.
+
+    Features that are no numbers are read for the transforms: a model's input has none of them.
+
+    Raises:
+        UnknownName: for a feature service or a transform that is not there.
+        SpecRefused: if the label's entity keys lack a join key of the service, or if what the
+            service gives and what the transforms need do not fit.
+    """
+    if spec.feature_service not in catalog.services:
+        raise UnknownName("feature service", spec.feature_service, catalog.services)
+    plan = FeaturePlan(
+        project=catalog.project,
+        feature_service=spec.feature_service,
+        definitions_sha256=catalog.definitions_sha256,
+        event_timestamp=spec.label.event_timestamp,
+        views=service_reads(catalog, spec.feature_service),
+        request=spec.request,
+        inputs_from_request=spec.inputs_from_request,
+        transforms=tuple(pin(find_transform(name)) for name in spec.transforms),
+    )
+    _check_keys(plan, spec)
+    _check_transforms(plan, spec)
+    _check_objects(catalog, plan, spec)
+    return plan
+
+
+def _check_keys(plan: FeaturePlan, spec: ModelSpec) -> None:
+    if missing := sorted(set(plan.entity_keys) - set(spec.label.entity_keys)):
+        keys = ", ".join(missing)
+        raise SpecRefused(
+            spec.name, f"feature service {plan.feature_service} needs {keys} in label.entity_keys"
+        )
+
+
+def _check_transforms(plan: FeaturePlan, spec: ModelSpec) -> None:
+    reads = {column for view in plan.views for column in view.columns}
+    request = {field.name for field in plan.request} | {plan.event_timestamp, *plan.entity_keys}
+    for transform in plan.transforms:
+        if unknown := sorted(set(transform.inputs) - reads - request):
+            raise SpecRefused(
+                spec.name,
+                f"transform {transform.name} needs {', '.join(unknown)}, which is neither a "
+                f"request field nor a feature of {plan.feature_service}",
+            )
+    if len(set(plan.columns)) < len(plan.columns):
+        twice = sorted({c for c in plan.columns if plan.columns.count(c) > 1})
+        raise SpecRefused(
+            spec.name, f"two inputs are called {', '.join(twice)}; rename the transform"
+        )
+
+
+def _check_objects(catalog: Catalog, plan: FeaturePlan, spec: ModelSpec) -> None:
+    if only_feast := catalog.on_demand.get(plan.feature_service):
+        raise SpecRefused(
+            spec.name,
+            f"feature service {plan.feature_service} lists {', '.join(only_feast)}, an on-demand "
+            "view, which only Feast computes; write it as a transform in "
+            "featurestore/transforms/ and name that in transforms",
+        )
+    taken = {name for transform in plan.transforms for name in transform.inputs}
+    for view in plan.views:
+        for column, feature in zip(view.columns, view.features, strict=True):
+            if feature.dtype not in NUMBERS and column not in taken:
+                raise SpecRefused(
+                    spec.name,
+                    f"{column} is {feature.dtype}, no number, and no transform takes it; write a "
+                    f"transform of it, or a feature service without it",
+                )

@@ -1,0 +1,179 @@
+"""Read entities from Redis: one round trip for a whole micro-batch, over all views.
+
+Each entity costs one ``HMGET``, whatever the number of views that share its key. The views' tags
+come along in the same trip, so a store that was emptied, or a view that was written anew, is
+noticed before a value is used.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from featurestore.errors import (
+    FeatureNotMaterialized,
+    OnlineStoreFailed,
+    StoredValueBroken,
+    WireBroken,
+)
+from featurestore.online.source import (
+    NOT_ASKED,
+    NOTHING,
+    UNKNOWN,
+    Group,
+    Reply,
+    Token,
+    numbers_of,
+    objects_of,
+)
+from featurestore.stores import redis_layout as layout
+from featurestore.stores.resp import Connection, command, shown
+from featurestore.stores.stored import StoredView
+from featurestore.wire.protowire import fields, signed
+from headrace.plan import ViewRead
+
+_KEPT_STAMPS = 65_536
+_SECONDS_AN_ENTITY = 50e-6  # some five times what one takes: large batches may take longer
+
+
+class RedisSource:
+    """Reads one project's views; connections are kept and shared by all threads."""
+
+    def __init__(
+        self, url: str, project: str, groups: Sequence[Group], *, deadline_seconds: float
+    ) -> None:
+        """Prepare all commands; connects at the first read.
+
+        Args:
+            url: as ``featurestore.stores.resp.Connection`` takes it.
+            project: the Feast project.
+            groups: what is read.
+            deadline_seconds: how long one read may take.
+        """
+        self._url, self._project, self._deadline = url, project, deadline_seconds
+        self.place = shown(url)
+        self._idle: list[Connection] = []
+        self._closed = False
+        self._views = sorted({view.view for group in groups for view in group.views})
+        names = [name.encode() for name in self._views]
+        self._ask_tags = command(b"HMGET", layout.tags_hash(project), *names)
+        self._ask_records = command(b"HMGET", layout.views_hash(project), *names)
+        self._tails = [_hmget_around(_fields(group)) for group in groups]
+        self.stamp = lru_cache(_KEPT_STAMPS)(_microseconds)
+
+    def token(self, group: int, entity_key: bytes) -> Token:
+        """See ``Source``: the whole command that asks for the entity."""
+        head, tail = self._tails[group]
+        key = layout.entity_hash(entity_key, self._project)
+        return b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail)
+
+    def fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+        """See ``Source``. The signature is the views' tags."""
+        commands = [self._ask_tags]
+        for tokens in wanted:
+            commands += tokens
+        replies = self._ask(b"".join(commands), len(commands))
+        if len(wanted) == 1:
+            return replies[0], [replies[1:]]
+        parts, start = [], 1
+        for tokens in wanted:
+            parts.append(replies[start : start + len(tokens)])
+            start += len(tokens)
+        return replies[0], parts
+
+    def learn(self, _: Any) -> tuple[Any, dict[str, StoredView]]:
+        """See ``Source``; costs a round trip."""
+        (texts,) = self._ask(self._ask_records, 1)
+        records = {
+            name: StoredView.model_validate_json(text)
+            for name, text in zip(self._views, texts, strict=True)
+            if text is not None
+        }
+        found = [records[name].tag if name in records else None for name in self._views]
+        return found, records
+
+    def expected_stamp(self, event: Any, _: Any) -> Any:
+        """See ``Source``: Feast keeps event times to the microsecond, and no created times."""
+        return event
+
+    def messages(
+        self, view: ViewRead, entity_keys: Sequence[bytes]
+    ) -> list[tuple[int, int, list[bytes]] | None]:
+        """See ``Source``; costs a round trip."""
+        names = numbers_of(view)
+        wanted = [layout.feature_field(view.view, name) for name in names]
+        head, tail = _hmget_around([layout.timestamp_field(view.view), *wanted])
+        keys = [layout.entity_hash(key, self._project) for key in entity_keys]
+        asked = b"".join([b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys])
+        found: list[tuple[int, int, list[bytes]] | None] = []
+        for stamp, *messages in self._ask(asked, len(keys)):
+            if stamp is None:
+                found.append(None)
+            elif None in messages:
+                missing = names[messages.index(None)]
+                raise FeatureNotMaterialized(f"feature {missing} of view {view.view}", self.place)
+            else:
+                event = self.stamp(stamp)
+                found.append((event, event, messages))
+        return found
+
+    def close(self) -> None:
+        """See ``Source``."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _ask(self, commands: bytes, replies: int) -> list[Any]:
+        """One round trip on a connection of this thread's own.
+
+        A kept connection that the server has closed meanwhile, as when it was started again, is
+        not the server's failure: the trip is made once more on a new one. A connection with an
+        error is closed, so that no late answer can be taken for that of another request.
+        """
+        while self._idle:
+            try:
+                return self._ask_on(self._idle.pop(), commands, replies)
+            except OnlineStoreFailed as error:
+                if not isinstance(error.reason, ConnectionError):
+                    raise
+            except IndexError:  # another thread took the last one
+                break
+        connection = Connection(self._url, timeout_seconds=self._deadline)
+        return self._ask_on(connection, commands, replies)
+
+    def _ask_on(self, connection: Connection, commands: bytes, replies: int) -> list[Any]:
+        within = self._deadline + replies * _SECONDS_AN_ENTITY
+        try:
+            answers = connection.ask(commands, replies=replies, within_seconds=within)
+        except BaseException:
+            connection.close()
+            raise
+        if self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answers
+
+
+def _fields(group: Group) -> list[bytes]:
+    found = []
+    for view in group.views:
+        found += [layout.timestamp_field(view.view), layout.packed_field(view.view)]
+        found += [layout.feature_field(view.view, name) for name in objects_of(view)]
+    return found
+
+
+def _hmget_around(wanted: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """What stands before and after the key in a command that asks for some fields."""
+    head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(wanted))
+    return head, b"".join([b"$%d\r\n%b\r\n" % (len(field), field) for field in wanted])
+
+
+def _microseconds(stamp: Any) -> int:
+    """A ``Timestamp`` message as microseconds since 1970."""
+    if stamp is None or stamp is NOT_ASKED:
+        return NOTHING if stamp is None else UNKNOWN
+    try:
+        found = {number: signed(value) for number, _, value in fields(stamp)}  # type: ignore[arg-type]
+    except (WireBroken, TypeError) as error:
+        raise StoredValueBroken("event time", "Timestamp", stamp) from error
+    return found.get(1, 0) * 1_000_000 + found.get(2, 0) // 1000
