@@ -106,12 +106,17 @@ def _hashed(table: pa.Table, name: str, key: JoinKey) -> pa.DictionaryArray:
         raise SchemaMismatch(name, [f"key {key.name} is {kind}, but must be {wanted}"])
     try:
         # A dictionary may name a value twice, so it is hashed like any other column.
-        encoded = column.cast(wanted).dictionary_encode().unify_dictionaries().combine_chunks()
+        chunks = column.cast(wanted).dictionary_encode().chunks
     except pa.ArrowInvalid as error:
         raise SchemaMismatch(name, [f"key {key.name} does not fit {wanted}: {error}"]) from error
-    if isinstance(encoded, pa.ChunkedArray):  # a table without chunks has nothing to combine
+    if not chunks:
         return pa.array([], pa.dictionary(pa.int32(), wanted))
-    return encoded
+    # Arrow encodes all chunks by one dictionary, so their indices can be put together as they are
+    # (unify_dictionaries would hash it again for each chunk).
+    dictionary = chunks[0].dictionary
+    assert all(len(chunk.dictionary) == len(dictionary) for chunk in chunks)
+    indices = pa.concat_arrays([chunk.indices for chunk in chunks])
+    return pa.DictionaryArray.from_arrays(indices, dictionary)
 
 
 def _is_text(kind: pa.DataType) -> bool:
