@@ -1,13 +1,16 @@
-"""What every benchmark shares: a timed process, a small trained world, a table with its JSON."""
+"""What benchmarks share: a timed process, a small world, a Redis server, a table with its JSON."""
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +71,32 @@ def small_world(home: Path) -> Settings:
         settings.storage_uri, spec.name, champion=digest, expected=0, by="benchmark", reason="first"
     )
     return settings
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A Redis server of the benchmark's own, which writes no file; its address."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise SystemExit("redis-server is not installed (Debian: apt-get install redis-server)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+    with subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise SystemExit("redis-server does not start")
 
 
 def show(title: str, rows: Sequence[tuple[str, str, str]], figures: Figures) -> None:

@@ -10,10 +10,7 @@ under way; into SQLite ``executemany``, a row a feature, sorted, in one transact
 
 import contextlib
 import io
-import shutil
-import socket
 import sqlite3
-import subprocess
 import tempfile
 import time
 import warnings
@@ -29,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.harness import Figures, arguments, show
+from benchmarks.harness import Figures, arguments, redis_server, show
 from featurestore.catalog.catalog import Catalog
 from featurestore.stores import redis_layout, sqlite_layout
 from featurestore.stores.encode import constant, entity_keys, join, timestamps, whole
@@ -316,27 +313,6 @@ def empty(online: str) -> None:
         return
     with contextlib.closing(Connection(online, timeout_seconds=60)) as connection:
         connection.ask(command(b"FLUSHALL"), replies=1)
-
-
-@contextlib.contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    """A Redis server that writes no file; its address."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SystemExit("redis-server is not installed (Debian: apt-get install redis-server)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command_line = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-    with subprocess.Popen([*command_line, "--save", ""], stdout=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(100):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
 
 
 @contextlib.contextmanager

@@ -6,14 +6,11 @@ a local file, read beforehand and never again. Rounds of 20 calls alternate; eac
 side's figure is the median call of its best round, and every value of both sides is compared.
 """
 
-import shutil
-import socket
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,9 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.harness import Figures, arguments, show
+from benchmarks.harness import Figures, arguments, redis_server, show
 from featurestore.online.reader import OnlineReader, open_online_reader
 from featurestore.stores.open_store import open_store
+from featurestore.stores.resp import Connection
 from featurestore.stores.stored import StoredView, stored_view
 from headrace import telemetry
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
@@ -65,9 +63,21 @@ def main(argv: Sequence[str] | None = None) -> None:
                     ratio = seconds["feast"] / seconds["ours"]
                     figures[f"{store}_{entities}"] = ratio
                     rows += table(store, entities, seconds, ratio)
+        rows.append(("redis, a bare PING", f"{ping_seconds(url) * 1e6:,.0f} us", "the limit"))
         figures["views_500_time_over_1"] = ratio = many_views(url, rounds=3 if quick else 15)
     rows.append(("500 views registered, time over that of 1", f"{ratio:.2f}", "near 1"))
     show("online_read", rows, figures)
+
+
+def ping_seconds(url: str) -> float:
+    """The median of bare round trips to the server: what no read can be faster than."""
+    with closing(Connection(url, timeout_seconds=1.0)) as connection:
+        taken = []
+        for _ in range(2000):
+            begun = time.perf_counter()
+            connection.ask(b"PING\r\n", replies=1)
+            taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
 
 
 def table(
@@ -231,36 +241,6 @@ def feast_store(settings: Settings, folder: Path) -> tuple[Any, list[str]]:
         store.registry.apply_feature_view(view, PROJECT, commit=False)
     store.registry.commit()
     return store, [f"{v.name}:{field.name}" for v in views for field in v.features]
-
-
-@contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    """A Redis server of the benchmark's own."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SystemExit("redis-server is not installed (Debian: apt-get install redis-server)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for(port)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
-
-
-def wait_for(port: int) -> None:
-    """Return once somebody listens on the port."""
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise SystemExit("redis-server does not start")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ on Feast's own layout.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +58,40 @@ class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     type: Literal["featurestore.feast_plugins.online_store.HeadraceRedisOnlineStore"] = REDIS  # type: ignore[assignment]
 
 
-class HeadraceSqliteOnlineStore(SqliteOnlineStore):
+class _OrderedWrite(ABC):
+    """Feast's write of a batch, by Headrace's rule."""
+
+    @abstractmethod
+    def _open(self, config: Any) -> OnlineStore:
+        """Open for writing the store that Feast's configuration names."""
+
+    def online_write_batch(
+        self,
+        config: Any,
+        table: Any,
+        data: list[_Row],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write the rows that are not older than what is there."""
+        if data:
+            with closing(self._open(config)) as store:
+                view = read_of(table)
+                write_online(store, view, _as_table(view, data))
+        if progress:
+            progress(len(data))
+
+    async def online_write_batch_async(
+        self,
+        config: Any,
+        table: Any,
+        data: list[_Row],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """The same, on a thread."""
+        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+
+
+class HeadraceSqliteOnlineStore(_OrderedWrite, SqliteOnlineStore):
     """Feast's SQLite store, written by Headrace's rule."""
 
     @property
@@ -64,51 +99,15 @@ class HeadraceSqliteOnlineStore(SqliteOnlineStore):
         """Writes only; Feast has no asynchronous read of SQLite."""
         return SupportedAsyncMethods(read=False, write=True)
 
-    def online_write_batch(
-        self,
-        config: Any,
-        table: Any,
-        data: list[_Row],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
-        """Write the rows that are not older than what is there."""
-        store = SqliteStore(Path(self._get_db_path(config)), config.project)
-        _write(store, table, data, progress)
-
-    async def online_write_batch_async(
-        self,
-        config: Any,
-        table: Any,
-        data: list[_Row],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
-        """The same, on a thread."""
-        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+    def _open(self, config: Any) -> OnlineStore:
+        return SqliteStore(Path(self._get_db_path(config)), config.project)
 
 
-class HeadraceRedisOnlineStore(RedisOnlineStore):
+class HeadraceRedisOnlineStore(_OrderedWrite, RedisOnlineStore):
     """Feast's Redis store, written by Headrace's rule."""
 
-    def online_write_batch(
-        self,
-        config: Any,
-        table: Any,
-        data: list[_Row],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
-        """Write the rows that are not older than what is there."""
-        store = RedisStore(redis_url(config.online_store), config.project)
-        _write(store, table, data, progress)
-
-    async def online_write_batch_async(
-        self,
-        config: Any,
-        table: Any,
-        data: list[_Row],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
-        """The same, on a thread."""
-        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+    def _open(self, config: Any) -> OnlineStore:
+        return RedisStore(redis_url(config.online_store), config.project)
 
 
 def redis_url(config: RedisOnlineStoreConfig) -> str:
@@ -132,19 +131,6 @@ def redis_url(config: RedisOnlineStoreConfig) -> str:
         login = f"{user}:{quote(str(options['password']), safe='')}@"
     scheme = "rediss" if options.get("ssl") else "redis"
     return f"{scheme}://{login}{nodes[0]['host']}:{nodes[0]['port']}/{options.get('db', 0)}"
-
-
-def _write(
-    store: OnlineStore, table: Any, data: Sequence[_Row], progress: Callable[[int], Any] | None
-) -> None:
-    try:
-        if data:
-            view = read_of(table)
-            write_online(store, view, _as_table(view, data))
-    finally:
-        store.close()
-    if progress:
-        progress(len(data))
 
 
 def _as_table(view: ViewRead, data: Sequence[_Row]) -> pa.Table:
