@@ -55,7 +55,10 @@ def list_names(uri: str) -> list[str]:
     """The sorted names directly below ``uri``; empty if it is not there."""
     with _naming("list", uri):
         if is_local(uri):
-            names = [p.name for p in Path(uri).iterdir()] if Path(uri).is_dir() else []
+            try:
+                names = [path.name for path in Path(uri).iterdir()]
+            except FileNotFoundError:  # a path below a file is a mistake, and is told as one
+                return []
             return sorted(name for name in names if not name.startswith(_TEMPORARY))
         filesystem = _filesystem(uri)
         filesystem.invalidate_cache()  # others write here too, and a listing is asked to know it

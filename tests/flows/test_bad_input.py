@@ -365,7 +365,7 @@ def test_a_setting_with_a_wrong_name_or_value_is_told(refused, monkeypatch, vari
 def test_a_storage_folder_below_a_file_is_named(refused, tmp_path, monkeypatch, flow):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HEADRACE_STORAGE", str(tmp_path / "file" / "storage"))
-    refused(1, ("cannot look for", "file/storage/", "Not a directory"), flow, *MODEL)
+    refused(1, ("cannot list", "file/storage/", "Not a directory"), flow, *MODEL)
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -429,7 +429,7 @@ def test_a_bundle_that_is_gone_is_refused(refused, world):
 
 
 def test_a_training_set_that_is_gone_is_named_by_the_drift_report(refused, world):
-    (found,) = Path(world.settings.uri("training_sets")).iterdir()
+    (found,) = Path(world.settings.uri("training_sets")).glob("*.parquet")
     found.unlink()
     refused(1, (found.name, "--report false"), "check_drift", *MODEL)
 
