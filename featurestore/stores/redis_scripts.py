@@ -74,22 +74,6 @@ return written
 """
 """Returns how many rows were written, -1 where another generation may be written now."""
 
-CREATE = b"""
--- KEYS: the tags hash, then an entity's hash for each row. ARGV: view, tag, then a payload a row.
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return {-1} end
-local there = {}
-for row = 2, #KEYS do
-  local made = redis.pcall('RESTORE', KEYS[row], 0, ARGV[row + 1])
-  if type(made) == 'table' and made.err then
-    if not made.err:find('BUSYKEY', 1, true) then return made end
-    there[#there + 1] = row - 2
-  end
-end
-return there
-"""
-"""Returns the numbers of the rows, from 0, whose hash is there already: they are not written. [-1]
-where another generation may be written now; an error where the server takes no such payloads."""
-
 PUT_VIEW = b"""
 -- KEYS: the views hash, the tags hash. ARGV: view, tag, record.
 local there = redis.call('HGET', KEYS[1], ARGV[1])

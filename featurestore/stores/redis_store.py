@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from featurestore.errors import OnlineStoreFailed, ViewReplaced
 from featurestore.stores import redis_layout as layout
-from featurestore.stores.redis_calls import BATCH_ROWS, call, create_calls, write_calls
-from featurestore.stores.redis_scripts import CREATE, PUT_VIEW, SWEEP, WRITE
+from featurestore.stores.redis_calls import call, create_transactions, write_calls
+from featurestore.stores.redis_scripts import PUT_VIEW, SWEEP, WRITE
 from featurestore.stores.resp import Connection, command, shown
 from featurestore.stores.rows import EncodedRows, encode_rows
 from featurestore.stores.stored import StoredView, read_record
@@ -123,7 +123,7 @@ class RedisStore:
     def _connect(self) -> Connection:
         if self._connection is None:
             self._connection = Connection(self._url, timeout_seconds=TIMEOUT_SECONDS)
-            loads = [command(b"SCRIPT", b"LOAD", s) for s in (CREATE, WRITE, PUT_VIEW, SWEEP)]
+            loads = [command(b"SCRIPT", b"LOAD", s) for s in (WRITE, PUT_VIEW, SWEEP)]
             try:
                 self._connection.ask(loads, replies=len(loads))
             except OnlineStoreFailed:
@@ -131,10 +131,10 @@ class RedisStore:
                 raise
         return self._connection
 
-    def _ask(self, *commands: bytes) -> list[Any]:
+    def _ask(self, *commands: bytes, replies: int | None = None) -> list[Any]:
         connection = self._connect()
         try:
-            return connection.ask(commands, replies=len(commands))
+            return connection.ask(commands, replies=replies or len(commands))
         except OnlineStoreFailed:
             self.close()  # answers may still be under way; the next call connects again
             raise
@@ -144,32 +144,50 @@ class RedisStore:
         view = stored.view.view
         first_load = stored.loading and stored.generation == 1
         if first_load and self._takes_payloads and view not in self._on_known_entities:
-            calls = create_calls(self._project, stored, rows)
-            if calls is not None:
-                return partial(self._create, stored, rows, calls)
+            transactions = create_transactions(self._project, stored, rows)
+            if transactions is not None:
+                return partial(self._create, stored, rows, transactions)
         return partial(self._write, stored, write_calls(self._project, stored, rows))
 
-    def _create(self, stored: StoredView, rows: EncodedRows, calls: list[bytes]) -> int:
+    def _create(
+        self, stored: StoredView, rows: EncodedRows, transactions: list[tuple[bytes, int]]
+    ) -> int:
         """Make the hashes that are not there and write the rows of the others."""
-        view = stored.view.view
+        there: list[int] = []
         try:
-            replies = self._ask(*calls)
+            done = 0
+            for transaction, size in transactions:
+                made = self._transact(stored, transaction, size)
+                refused = [row for row, reply in enumerate(made) if reply != b"OK"]
+                for row in refused:
+                    if not str(made[row]).startswith("BUSYKEY"):
+                        raise OnlineStoreFailed("write", self.place, made[row]) from made[row]
+                there += [done + row for row in refused]
+                done += size
         except OnlineStoreFailed as error:
             if not isinstance(error.reason, hiredis.ReplyError):
                 raise
             _log.info("%s takes no payloads (%s): rows are written by HSET", self.place, error)
             self._takes_payloads = False
             return self._write(stored, write_calls(self._project, stored, rows))
-        if [-1] in replies:
-            raise ViewReplaced(view, self.place)
-        there = [b * BATCH_ROWS + row for b, rows_there in enumerate(replies) for row in rows_there]
         if not there:
             return len(rows.keys)
         if len(there) > len(rows.keys) / 2:
-            self._on_known_entities.add(view)
+            self._on_known_entities.add(stored.view.view)
         others = rows.take(np.array(there))
         written = self._write(stored, write_calls(self._project, stored, others))
         return len(rows.keys) - len(there) + written
+
+    def _transact(self, stored: StoredView, transaction: bytes, size: int) -> list[Any]:
+        """The replies of a transaction, which ran while the view had this generation only."""
+        view, tags = stored.view.view.encode(), layout.tags_hash(self._project)
+        while True:
+            _, tag = self._ask(command(b"WATCH", tags), command(b"HGET", tags, view))
+            if tag != stored.tag:
+                raise ViewReplaced(stored.view.view, self.place)
+            *_, made = self._ask(transaction, replies=size + 2)
+            if made is not None:  # None: some view's record was written in between
+                return list(made)
 
     def _write(self, stored: StoredView, calls: list[bytes]) -> int:
         written = self._ask(*calls)
