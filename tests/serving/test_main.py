@@ -109,17 +109,21 @@ def test_a_release_moves_under_load_without_one_failed_request(home, store, inst
                 if response.status_code != 200 or given != digests[body["digest"]]:
                     wrong.append(body)
 
+    def wait_until_seen(digest):
+        deadline = time.monotonic() + 30  # beside other tests a server gets little time
+        while digest not in seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     with running(home) as (_, url):
         askers = [threading.Thread(target=ask, args=(url,)) for _ in range(3)]
         for asker in askers:
             asker.start()
+        wait_until_seen(store.digests[0])
         for seed in (1, 2, 3):
             digest = store.bundle(seed=seed)
             digests[digest] = booster(seed).inplace_predict(row)[0]
             store.release(digest)
-            deadline = time.monotonic() + 30  # beside other tests a server gets little time
-            while digest not in seen and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until_seen(digest)
         stop.set()
         for asker in askers:
             asker.join()
