@@ -70,7 +70,7 @@ def feature_column(table: pa.Table, name: str, feature: FeatureRead) -> pa.Chunk
         encoded = pa.types.is_dictionary(column.type)
         return column.cast(column.type.value_type) if encoded else column
     wanted = _FEATURE_TYPES[feature.dtype]
-    if pa.types.is_boolean(wanted) != pa.types.is_boolean(column.type) or _is_text(column.type):
+    if pa.types.is_boolean(wanted) != pa.types.is_boolean(column.type) or is_text(column.type):
         raise SchemaMismatch(name, [f"{feature.name} is {column.type}, but must be {wanted}"])
     try:
         return column.cast(wanted, safe=not pa.types.is_floating(wanted))
@@ -79,8 +79,11 @@ def feature_column(table: pa.Table, name: str, feature: FeatureRead) -> pa.Chunk
         raise SchemaMismatch(name, [problem]) from error
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    # "12.5" would be cast in silence, and "12,5" fail only on the day it comes.
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, which is never taken for numbers.
+
+    "12.5" would be cast in silence, and "12,5" fail only on the day it comes.
+    """
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 

@@ -8,6 +8,8 @@ from pydantic import AwareDatetime, model_validator
 from headrace.errors import UsageError
 from headrace.spec import Part
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class WindowRefused(UsageError):
     """A window that ends before it begins."""
@@ -50,6 +52,16 @@ class Window(Part):
 def midnight(day: date) -> datetime:
     """The moment in UTC at which a day begins."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def as_microseconds(moment: datetime) -> int:
+    """A moment as microseconds since 1970 in UTC; exact, as no float is involved."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The moment so many microseconds after 1970 began, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _short(moment: datetime) -> str:

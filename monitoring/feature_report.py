@@ -10,6 +10,8 @@ from monitoring.limits import Limits
 
 Kind = Literal["stale", "behind", "not materialized", "nulls", "drift", "unreadable"]
 
+OnlineState = Literal["there", "loading", "missing", "unknown"]
+
 
 class Finding(Part):
     """Something that a person should look at."""
@@ -28,7 +30,7 @@ class Freshness(Part):
     """The latest moment at which a value of the offline table was true."""
     newest_known: AwareDatetime | None = None
     """The latest moment at which one was written."""
-    online: Literal["there", "loading", "missing", "unknown"] = "unknown"
+    online: OnlineState = "unknown"
     """Whether the online store holds the view; ``unknown`` for stores without Headrace's record."""
     online_until: AwareDatetime | None = None
     """The watermark: everything known by then is in the online store."""

@@ -6,7 +6,7 @@ imported only where the definitions have changed since somebody compiled them.
 
 import inspect
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from featurestore.catalog.catalog import Catalog, load_catalog, service_reads
@@ -28,18 +28,17 @@ from headrace.bundle import read_manifest
 from headrace.errors import BundleRefused, HeadraceError
 from headrace.plan import FeaturePlan, ViewRead
 from headrace.settings import Settings
-from headrace.spec import load_spec, model_names
+from headrace.spec import ModelSpec, load_spec, model_names
 from headrace.transform import Transform, all_transforms
 from monitoring.feature_report import FeatureHealth, FeatureReport
 from tasks.feature_health import latest_report
-from tasks.online_records import online_records
+from tasks.online_records import online_records, state_of
 from tasks.readers import live_readers
 
 __all__ = ["describe", "gather", "listing_of", "search", "write_page"]
 
 Reading = list[tuple[ReaderEntry, FeaturePlan]]
 """Models that read features, each with its plan."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Known(NamedTuple):
@@ -50,6 +49,7 @@ class _Known(NamedTuple):
     records: dict[str, StoredView] | None
     report: FeatureReport | None
     reading: Reading
+    specs: tuple[ModelSpec, ...]
 
 
 def gather(settings: Settings, *, versions: bool = False) -> Listing:
@@ -77,13 +77,14 @@ def listing_of(settings: Settings, catalog: Catalog, *, versions: bool = False) 
         records=_records(settings, catalog, problems),
         report=latest_report(settings),
         reading=reading + (_registered(settings, catalog) if versions else []),
+        specs=tuple(load_spec(model) for model in model_names()),
     )
     return Listing(
         project=catalog.project,
         definitions_sha256=catalog.definitions_sha256,
         views=tuple(_view(known, view) for view in catalog.views),
         services=tuple(_service(known, name) for name in sorted(catalog.services)),
-        transforms=tuple(_transform(made) for made in all_transforms()),
+        transforms=tuple(_transform(known, made) for made in all_transforms()),
         checked_at=known.report.at if known.report else None,
         problems=tuple(problems),
     )
@@ -167,9 +168,9 @@ def _view(known: _Known, read: ViewRead) -> ViewEntry:
         created_timestamp=read.created_timestamp,
         ttl_seconds=read.ttl_seconds,
         newest_event=_newest(known.settings, read),
-        online=_online(records, stored),
-        online_until=_moment(stored.until_us if stored else None),
-        online_newest_event=_moment(stored.newest_event_us if stored else None),
+        online=state_of(records, read.view),
+        online_until=stored.until if stored else None,
+        online_newest_event=stored.newest_event if stored else None,
         features=tuple(
             FeatureEntry(
                 name=feature.name,
@@ -197,7 +198,6 @@ def _view(known: _Known, read: ViewRead) -> ViewEntry:
 def _service(known: _Known, name: str) -> ServiceEntry:
     catalog = known.catalog
     said = catalog.described.services[name]
-    specs = [load_spec(model) for model in model_names()]
     return ServiceEntry(
         name=name,
         description=said.description,
@@ -205,19 +205,18 @@ def _service(known: _Known, name: str) -> ServiceEntry:
         tags=said.tags,
         views={part.view: part.features for part in catalog.services[name]},
         on_demand=catalog.on_demand.get(name, ()),
-        models=tuple(spec.name for spec in specs if spec.feature_service == name),
+        models=tuple(spec.name for spec in known.specs if spec.feature_service == name),
         readers=tuple(entry for entry, plan in known.reading if plan.feature_service == name),
     )
 
 
-def _transform(made: Transform) -> TransformEntry:
-    specs = [load_spec(model) for model in model_names()]
+def _transform(known: _Known, made: Transform) -> TransformEntry:
     return TransformEntry(
         name=made.name,
         description=inspect.cleandoc(made.function.__doc__ or "").partition("\n\n")[0],
         inputs=made.inputs,
         source_sha256=made.source_sha256,
-        models=tuple(spec.name for spec in specs if made.name in spec.transforms),
+        models=tuple(spec.name for spec in known.specs if made.name in spec.transforms),
     )
 
 
@@ -231,15 +230,3 @@ def _newest(settings: Settings, read: ViewRead) -> datetime | None:
         return table_span(settings.uri("offline"), read.table, read.event_timestamp)[1]
     except HeadraceError:  # no table yet, or a damaged one: check_features says which
         return None
-
-
-def _online(records: dict[str, StoredView] | None, stored: StoredView | None) -> str:
-    if records is None:
-        return "unknown"
-    if stored is None:
-        return "missing"
-    return "loading" if stored.loading else "there"
-
-
-def _moment(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)

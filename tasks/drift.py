@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from featurestore.vectors import check_request
 from headrace import storage
 from headrace.bundle import OUTPUT, REFERENCE, read_bundle
-from headrace.errors import BundleRefused, HeadraceError, UsageError
+from headrace.errors import BundleRefused, HeadraceError
 from headrace.settings import Settings
 from headrace.spec import Part, load_spec
 from headrace.window import Window
@@ -20,21 +20,11 @@ from monitoring.errors import ProfileRefused
 from monitoring.profile import Profile, profile_like
 from serving.predictor import load_predictor
 from tasks import shards, training_sets
+from tasks.logged import logged_rows
 from tasks.step import step
 
 Source = Literal["table", "log"]
 """Where the current window comes from: the scoring table, or the server's inference log."""
-
-
-class NothingLogged(UsageError):
-    """A window in which an endpoint answered nobody."""
-
-    def __init__(self, endpoint: str, window: Window) -> None:
-        self.endpoint, self.window = endpoint, window
-        super().__init__(
-            f"the inference log of {endpoint!r} has no request in {window} (by arrival, UTC): "
-            "choose a window in which the server was asked, or --source table."
-        )
 
 
 class TrainingSetGone(HeadraceError):
@@ -108,13 +98,7 @@ def current_rows(settings: Settings, model: str, current: Current) -> pa.Table:
     predictor = load_predictor(settings.uri("bundles"), current.digest, threads=0)
     window = current.window
     if current.source == "log":
-        from monitoring.inference_log import read_log
-
-        log = read_log(
-            settings.storage_uri, current.endpoint, since=window.since, until=window.until
-        )
-        if not log.num_rows:
-            raise NothingLogged(current.endpoint, window)
+        log = logged_rows(settings, current.endpoint, window, otherwise=", or --source table")
         return log.select([*predictor.columns, OUTPUT])
     source = shards.input_of(load_spec(model), window)
     rows = shards.read_input(settings, source)

@@ -3,7 +3,7 @@
 A report lies in ``<storage>/features/<moment>.json``; the newest moment is what discovery shows.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 
 from pydantic import ValidationError
 
@@ -17,10 +17,9 @@ from monitoring.feature_health import judge_features, judge_freshness
 from monitoring.feature_report import FeatureReport, Finding, Freshness, ViewHealth
 from monitoring.limits import Limits, limits_of
 from tasks.feature_windows import Windows, newest, profiles
-from tasks.online_records import online_records
+from tasks.online_records import online_records, state_of
 
 REPORTS = "features"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def check_views(settings: Settings, catalog: Catalog, windows: Windows) -> FeatureReport:
@@ -96,21 +95,15 @@ def _check_view(
         nothing = Freshness()
         health = ViewHealth(view=view.view, freshness=nothing, age_seconds=None, limits=limits)
         return health, (unreadable,)
+    stored = (records or {}).get(view.view)
     freshness = Freshness(
-        newest_event=newest_event, newest_known=newest_known, **_online(view.view, records)
+        newest_event=newest_event,
+        newest_known=newest_known,
+        online=state_of(records, view.view),
+        online_until=stored.until if stored else None,
     )
     age = (windows.at - newest_event).total_seconds() if newest_event else None
     health = ViewHealth(
         view=view.view, freshness=freshness, age_seconds=age, limits=limits, features=features
     )
     return health, judge_freshness(view.view, freshness, limits, at=windows.at) + found
-
-
-def _online(view: str, records: dict[str, StoredView] | None) -> dict[str, object]:
-    if records is None:
-        return {"online": "unknown"}
-    if view not in records:
-        return {"online": "missing"}
-    until = records[view].until_us
-    moment = None if until is None else _EPOCH + timedelta(microseconds=until)
-    return {"online": "loading" if records[view].loading else "there", "online_until": moment}

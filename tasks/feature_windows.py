@@ -23,12 +23,10 @@ from featurestore.offline.tables import scan_table, table_schema, table_span
 from headrace.errors import HeadraceError, SchemaMismatch, UsageError
 from headrace.plan import NUMBERS, FeatureRead, ViewRead
 from headrace.settings import Settings
-from headrace.window import Window, midnight
+from headrace.window import Window, as_microseconds, midnight
 from monitoring.feature_health import has_values
 from monitoring.limits import Limits
 from monitoring.profile import Profile, merge, profile_like, reference_profile
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MomentUnclear(UsageError):
@@ -139,9 +137,8 @@ def _parts(root: str, view: ViewRead, where: pc.Expression) -> Iterator[pa.Table
 
 def _window_of(part: pa.Table, view: ViewRead, windows: Windows) -> np.ndarray:
     """The window of each row, int64, shape (rows,): 0 the current one, 1 the one before it ..."""
-    microsecond = timedelta(microseconds=1)
-    last = (windows.at - _EPOCH) // microsecond - 1
-    length = (windows.current.until - windows.current.since) // microsecond
+    last = as_microseconds(windows.at) - 1
+    length = (windows.current.until - windows.current.since) // timedelta(microseconds=1)
     event = microseconds(part, view.table, view.event_timestamp)
     found: np.ndarray = np.maximum((last - event) // length, 0)  # what is true just now is current
     return found

@@ -7,23 +7,12 @@ from prefect.logging import get_run_logger
 
 from headrace import storage
 from headrace.bundle import read_bundle
-from headrace.errors import UsageError
 from headrace.settings import Settings
 from headrace.spec import Part
 from headrace.window import Window
 from monitoring.skew import SkewReport, compare, rows_with_reads, sentence
+from tasks.logged import logged_rows
 from tasks.step import step
-
-
-class NothingToReplay(UsageError):
-    """A window in which an endpoint answered nobody."""
-
-    def __init__(self, endpoint: str, window: Window) -> None:
-        self.endpoint, self.window = endpoint, window
-        super().__init__(
-            f"the inference log of {endpoint!r} has no request in {window} (by arrival, UTC): "
-            "choose a window in which the server was asked."
-        )
 
 
 class SkewOfWindow(Part):
@@ -51,15 +40,11 @@ def replay_log(settings: Settings, endpoint: str, window: Window) -> SkewOfWindo
     Safe to run twice: it writes nothing but its artifacts.
 
     Raises:
-        NothingToReplay: if the endpoint answered nobody in the window.
+        NothingLogged: if the endpoint answered nobody in the window.
         BundleRefused: if a bundle that answered is not there any more, or damaged.
     """
-    from monitoring.inference_log import read_log
-
     logger = get_run_logger()
-    log = read_log(settings.storage_uri, endpoint, since=window.since, until=window.until)
-    if not log.num_rows:
-        raise NothingToReplay(endpoint, window)
+    log = logged_rows(settings, endpoint, window)
     reports = []
     for digest in sorted(pc.unique(log["digest"]).to_pylist()):
         rows = log.filter(pc.equal(log["digest"], digest))

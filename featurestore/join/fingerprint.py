@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from featurestore.columns import is_text
+
 
 class Fingerprint:
     """The running fingerprint of the rows seen so far."""
@@ -85,9 +87,9 @@ class _Column:
         self._lengths.update(np.ascontiguousarray(filled.to_numpy(), dtype="<u4").data)
 
     def add_bytes(self, array: pa.Array) -> None:
-        array = array.cast(pa.large_string() if _is_text(array.type) else pa.large_binary())
+        array = array.cast(pa.large_string() if is_text(array.type) else pa.large_binary())
         if array.null_count:
-            array = array.fill_null("" if _is_text(array.type) else b"")
+            array = array.fill_null("" if is_text(array.type) else b"")
         self.add_lengths(pc.binary_length(array))
         offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset :]
         data = array.buffers()[2]
@@ -106,7 +108,7 @@ class _Column:
 def _kind(of: pa.DataType) -> str:
     if pt.is_dictionary(of):
         return _kind(of.value_type)
-    if _is_text(of):
+    if is_text(of):
         return "string"
     if _is_bytes(of):
         return "binary"
@@ -129,11 +131,7 @@ def _is_list(of: pa.DataType) -> bool:
     return bool(pt.is_list(of) or pt.is_large_list(of) or pt.is_fixed_size_list(of))
 
 
-def _is_text(of: pa.DataType) -> bool:
-    return bool(pt.is_string(of) or pt.is_large_string(of))
-
-
 def _is_bytes(of: pa.DataType) -> bool:
-    return _is_text(of) or bool(
+    return is_text(of) or bool(
         pt.is_binary(of) or pt.is_large_binary(of) or pt.is_fixed_size_binary(of)
     )

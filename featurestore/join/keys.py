@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.columns import check_columns
+from featurestore.columns import check_columns, is_text
 from headrace.errors import SchemaMismatch
 from headrace.plan import JoinKey, ViewRead
 
@@ -101,7 +101,7 @@ def _hashed(table: pa.Table, name: str, key: JoinKey) -> pa.DictionaryArray:
     check_columns(name, table.schema, [key.name])
     column, wanted = table[key.name], _ARROW[key.dtype]
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    same_kind = pa.types.is_integer if pa.types.is_integer(wanted) else _is_text
+    same_kind = pa.types.is_integer if pa.types.is_integer(wanted) else is_text
     if not same_kind(kind) and not pa.types.is_null(kind):
         raise SchemaMismatch(name, [f"key {key.name} is {kind}, but must be {wanted}"])
     try:
@@ -117,10 +117,6 @@ def _hashed(table: pa.Table, name: str, key: JoinKey) -> pa.DictionaryArray:
     assert all(len(chunk.dictionary) == len(dictionary) for chunk in chunks)
     indices = pa.concat_arrays([chunk.indices for chunk in chunks])
     return pa.DictionaryArray.from_arrays(indices, dictionary)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _numbers(indices: pa.Array) -> np.ndarray:

@@ -8,8 +8,8 @@ import pyarrow as pa
 from featurestore.columns import check_timestamps
 from featurestore.join.certificate import Certificate, CertificateMaker, SourceRead, span_of
 from featurestore.join.joining import ServiceJoin
+from featurestore.join.object_columns import python_objects
 from featurestore.join.pit import JoinedView
-from featurestore.online.object_columns import python_objects
 from featurestore.vectors import input_matrix, request_columns
 from headrace.plan import NUMBERS, FeaturePlan, pinned_transforms
 from headrace.transform import check_row_by_row

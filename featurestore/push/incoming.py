@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.columns import TIMESTAMP, check_columns
+from featurestore.columns import TIMESTAMP, check_columns, is_text
 from featurestore.errors import FeatureStoreError
 from headrace.errors import SchemaMismatch, UsageError
 from headrace.plan import ViewRead
@@ -110,7 +110,7 @@ def _cast(view: ViewRead, rows: pa.Table, column: pa.Field) -> pa.ChunkedArray:
     wrong = f"{column.name} is {have.type}, but must be {wanted}"
     if pa.types.is_timestamp(wanted) and getattr(have.type, "tz", None) is None:
         raise SchemaMismatch(f"rows pushed to {view.view}", [f"{wrong}, with its time zone"])
-    for is_kind in (pa.types.is_boolean, _is_text):
+    for is_kind in (pa.types.is_boolean, is_text):
         if is_kind(have.type) != is_kind(wanted) and not pa.types.is_null(have.type):
             raise SchemaMismatch(f"rows pushed to {view.view}", [wrong])
     # A float keeps what it can of a number; nanoseconds are cut to microseconds, as everywhere.
@@ -136,7 +136,3 @@ def _misfits(
 
     wrong: Iterable[int] = (row for row, value in enumerate(values) if not fits(value))
     return [BadRow(row, f"{name} = {values[row].as_py()!r:.80} does not fit") for row in wrong]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -26,10 +26,10 @@ from featurestore.stores.stored import OnlineStore, Progress, StoredView, stored
 from headrace import storage
 from headrace.plan import ViewRead
 from headrace.settings import Settings
+from headrace.window import as_microseconds
 
 _LOG_SECONDS = 5.0
 _TRIES = 5
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -130,7 +130,7 @@ def _done(
         until=until,
         keys_written=0 if since == until else view.keys_written,
         rows_read=0 if since == until else view.rows_read,
-        newest=_moment(view.newest_event_us),
+        newest=view.newest_event,
     )
 
 
@@ -150,14 +150,18 @@ def _begin(
         elif there.until_us is None:
             begin = there.model_copy(update={"loading": True})
         else:
-            return there, _moment(there.until_us)
+            return there, there.until
         if store.put_view(begin):
             return begin, None
     raise ViewReplaced(read.view, store.place)  # each time another run was faster
 
 
 def _starts_over(there: StoredView, until: datetime, *, rebuild: bool) -> bool:
-    if there.loading and there.progress is not None and there.progress.until_us > _us(until):
+    if (
+        there.loading
+        and there.progress is not None
+        and there.progress.until_us > as_microseconds(until)
+    ):
         return True  # a killed run has left values that must not be known yet
     return rebuild and not (there.loading and there.generation > 1)  # else: a killed rebuild
 
@@ -178,7 +182,7 @@ def _write(store: OnlineStore, begin: StoredView, window: _Window, *, log: Log) 
     Returns:
         The record at the end, which the store has, unless another run is ahead by now.
     """
-    read, until_us = window.read, _us(window.until)
+    read, until_us = window.read, as_microseconds(window.until)
     run = _run_of(begin, window)
     progress = Progress(run=run, until_us=until_us, entities=0, keys_written=0)
     if begin.progress is not None and begin.progress.run == run:
@@ -242,11 +246,3 @@ def _run_of(begin: StoredView, window: _Window) -> str:
     files = [f"{uri} {storage.stamp(uri)}" for uri in uris]
     parts = [begin.tag.hex(), str(window.since), str(window.until), *files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(us: int | None) -> datetime | None:
-    return None if us is None else _EPOCH + timedelta(microseconds=us)

@@ -6,6 +6,7 @@ mean without asking Feast's registry, and a materialisation knows where to go on
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from featurestore.errors import OnlineStoreFailed
 from featurestore.stores.packed import tag_of
 from headrace.plan import ViewRead
+from headrace.window import from_microseconds
 
 if TYPE_CHECKING:
     import pyarrow as pa  # the server reads records without it
@@ -58,6 +60,16 @@ class StoredView(BaseModel):
     """Entities whose values the last materialisation changed."""
     progress: Progress | None = None
     """Of a materialisation that has not ended, or was killed."""
+
+    @property
+    def until(self) -> datetime | None:
+        """``until_us`` as a moment."""
+        return None if self.until_us is None else from_microseconds(self.until_us)
+
+    @property
+    def newest_event(self) -> datetime | None:
+        """``newest_event_us`` as a moment."""
+        return None if self.newest_event_us is None else from_microseconds(self.newest_event_us)
 
     @property
     def tag(self) -> bytes:

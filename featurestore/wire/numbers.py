@@ -10,20 +10,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from featurestore.errors import StoredValueBroken
-from headrace.plan import ValueType
+from featurestore.errors import StoredValueBroken, WireBroken
+from featurestore.wire.protowire import read_varint, signed
+from featurestore.wire.values import FIELD_NUMBERS, WIRE_TYPES
+from headrace.plan import NUMBERS, ValueType
 
 NULL = b""
 """A null feature value: a ``Value`` message with no field set."""
 
-# Tag of each field of the Value message: field number * 8 + protobuf's wire type.
-TAGS: dict[str, int] = {
-    "INT32": 0x18,
-    "INT64": 0x20,
-    "DOUBLE": 0x29,
-    "FLOAT": 0x35,
-    "BOOL": 0x38,
-}
+TAGS = {dtype: FIELD_NUMBERS[dtype] << 3 | WIRE_TYPES[dtype] for dtype in sorted(NUMBERS)}
+"""The byte before each number: the field of the message and its wire type."""
 _FIXED = {"DOUBLE": np.dtype("<f8"), "FLOAT": np.dtype("<f4")}
 _NAN = {"DOUBLE": b"\x29" + struct.pack("<d", np.nan), "FLOAT": b"\x35" + struct.pack("<f", np.nan)}
 
@@ -64,18 +60,10 @@ def _first_broken(values: Iterable[bytes], size: int, tag: int) -> bytes:
 def _decode_integer(value: bytes, tag: int, dtype: str, feature: str) -> float:
     if value == NULL:
         return float("nan")
-    number, end = _read_varint(value, 1) if value[0] == tag else (0, 0)
+    try:
+        number, end = read_varint(value, 1) if value[0] == tag else (0, 0)
+    except WireBroken as error:
+        raise StoredValueBroken(feature, dtype, value) from error
     if end != len(value):
         raise StoredValueBroken(feature, dtype, value)
-    return float(number - (1 << 64) if number >> 63 else number)
-
-
-def _read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """The number and the position after it; position -1 if the data ends inside it."""
-    number = shift = 0
-    for position in range(start, min(len(data), start + 10)):
-        number |= (data[position] & 0x7F) << shift
-        shift += 7
-        if data[position] < 0x80:
-            return number, position + 1
-    return 0, -1
+    return float(signed(number))

@@ -17,6 +17,7 @@ from featurestore.stores.redis_store import RedisStore
 from featurestore.stores.resp import Connection
 from featurestore.stores.sqlite_store import SqliteStore
 from headrace.settings import Settings
+from headrace.window import as_microseconds
 
 CHUNK_ROWS = 200
 
@@ -42,7 +43,7 @@ def _move_watermark_first():
     honest = module._write
 
     def naive(store, begin, window, *, log):
-        until_us = module._us(window.until)
+        until_us = as_microseconds(window.until)
         store.put_view(begin.model_copy(update={"until_us": until_us, "loading": False}))
         return honest(store, begin, window, log=log)
 
