@@ -56,15 +56,14 @@ def input_matrix(
 def request_columns(plan: FeaturePlan, table: "pa.Table") -> dict[str, np.ndarray]:
     """Return the columns of ``table`` that the plan wants besides reads, as NumPy columns.
 
-    These are the moment of prediction, the plan's request fields, and entity keys that a transform
-    takes. Timestamps become datetime64[us] (UTC), strings objects (null is None), numbers float64
-    (null is NaN).
+    Timestamps become datetime64[us] (UTC), strings objects (null is None), numbers float64 (null is
+    NaN).
 
     Raises:
         SchemaMismatch: naming the columns that are missing or have a wrong type.
     """
     check_request(plan, table)
-    return {name: _as_numpy(table, name, kind) for name, kind in _kinds(plan).items()}
+    return {name: numpy_column(table, name, kind) for name, kind in request_kinds(plan).items()}
 
 
 def check_request(plan: FeaturePlan, table: "pa.Table", name: str = "rows") -> None:
@@ -72,13 +71,20 @@ def check_request(plan: FeaturePlan, table: "pa.Table", name: str = "rows") -> N
 
     Costs no pass over the rows.
     """
-    problems = [p for column, kind in _kinds(plan).items() if (p := _problem(table, column, kind))]
+    kinds = request_kinds(plan)
+    problems = [p for column, kind in kinds.items() if (p := column_problem(table, column, kind))]
     if problems:
         raise SchemaMismatch(name, problems)
 
 
-def _kinds(plan: FeaturePlan) -> dict[str, str]:
-    kinds = {plan.event_timestamp: "timestamp"} | {f.name: f.dtype for f in plan.request}
+def request_kinds(plan: FeaturePlan) -> dict[str, str]:
+    """What a row must bring besides the features that are read, by column: the kind of each.
+
+    These are the moment of prediction where it matters, the plan's request fields, and entity keys
+    that a transform takes.
+    """
+    moment = {plan.event_timestamp: "timestamp"} if plan.needs_moment else {}
+    kinds = moment | {f.name: f.dtype for f in plan.request}
     inputs = {name for transform in plan.transforms for name in transform.inputs}
     return kinds | {key: "key" for key in plan.entity_keys if key in inputs and key not in kinds}
 
@@ -106,7 +112,8 @@ def _inputs(
     return [given[name] for name in plain] + made
 
 
-def _problem(table: "pa.Table", name: str, kind: str) -> str | None:
+def column_problem(table: "pa.Table", name: str, kind: str) -> str | None:
+    """Why a column of ``table`` is not of a kind that ``request_kinds`` names; None if it is."""
     from featurestore.columns import TIMESTAMP
 
     if name not in table.column_names:
@@ -137,7 +144,8 @@ def _fits(have: Any, kind: str) -> bool:
     return bool(fits[kind])
 
 
-def _as_numpy(table: "pa.Table", name: str, kind: str) -> np.ndarray:
+def numpy_column(table: "pa.Table", name: str, kind: str) -> np.ndarray:
+    """A column as ``request_columns`` makes it."""
     from featurestore.columns import floats, microseconds
 
     if kind == "timestamp":

@@ -124,6 +124,12 @@ class FeaturePlan(Part):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
+    def needs_moment(self) -> bool:
+        """Whether a row's moment changes its inputs: features are read, or a transform takes it."""
+        taken = {name for pin in self.transforms for name in pin.inputs}
+        return bool(self.views) or self.event_timestamp in taken
+
+    @property
     def entity_keys(self) -> tuple[str, ...]:
         """Every join key once, in order of first use."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.key_names))
