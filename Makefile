@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+SCORECARD := build/scorecard
 CODE := headrace featurestore monitoring registry serving tasks flows models
 
 .DEFAULT_GOAL := help
@@ -42,8 +43,10 @@ test: install  ## run every test but the soaks
 test-fast: install  ## run the tests that take no more than a few seconds each
 	@$(RUN) -m pytest -m "not soak and not slow"
 
-soak: install  ## run the long proofs
-	@$(RUN) -m pytest -m soak
+soak: install  ## run the long proofs (hours), then print the scorecard they made
+	@rm -rf $(SCORECARD)
+	@$(RUN) -m pytest -m soak --scorecard $(SCORECARD); failed=$$?; \
+		$(RUN) -m tests.scorecard $(SCORECARD) && exit $$failed
 
 check: install  ## format, lint, types and layers, without changing a file
 	@$(RUN) -m ruff format --check --quiet . && $(RUN) -m ruff check --quiet . && echo "ruff: clean"

@@ -29,6 +29,8 @@ from headrace.settings import Settings
 
 telemetry.turn_off()
 
+pytest_plugins = ["tests.scorecard"]
+
 SAMPLE_UNTIL = datetime(2013, 4, 1, tzinfo=UTC)
 TRAINED_UNTIL = "2013-03-01"
 
