@@ -10,6 +10,7 @@ HeadraceError                 the work failed (exit code 1)
 │   └── TransformRefused      a transform that is no pure function of each row
 ├── SchemaMismatch            a table without the columns or types it must have
 ├── StorageFailed             a place that cannot be read or written
+│   └── DiskFull              no space, no quota or no file size left
 ├── BundleRefused             a bundle whose files are not what its digest says
 └── ReleaseConflict           somebody else moved the release in between
 
@@ -141,6 +142,17 @@ class StorageFailed(HeadraceError):
     def __init__(self, action: str, uri: str, reason: object) -> None:
         self.action, self.uri, self.reason = action, uri, reason
         super().__init__(f"cannot {action} {uri}: {reason}. Check the path and its permissions.")
+
+
+class DiskFull(StorageFailed):
+    """A place without room for what is to be written."""
+
+    def __init__(self, action: str, uri: str, reason: object) -> None:
+        super().__init__(action, uri, reason)
+        self.args = (
+            f"cannot {action} {uri}: {reason}. What was written before is whole: free some space "
+            "there (or raise the quota), then run the same command again.",
+        )
 
 
 class BundleRefused(HeadraceError):

@@ -6,6 +6,7 @@ meets half a file and an exception publishes nothing.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import StorageFailed
+from headrace.errors import DiskFull, StorageFailed
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # of the disk, a quota, a limit on file size
 _TEMPORARY = ".writing-"  # what a killed writer may leave behind; no reader looks at it
 
 
@@ -37,6 +39,17 @@ def read_bytes(uri: str) -> bytes:
     """
     with _naming("read", uri):
         return Path(uri).read_bytes() if is_local(uri) else _filesystem(uri).cat_file(uri)
+
+
+def sha256_of(uri: str) -> str:
+    """The SHA-256 of the file at ``uri`` in hexadecimal digits, read in bounded memory.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        StorageFailed: if it cannot be read.
+    """
+    with _naming("read", uri), _opened(uri) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def exists(uri: str) -> bool:
@@ -85,15 +98,23 @@ def stamp(uri: str) -> str:
         return " ".join(str(info[name]) for name in ("size", *changes) if name in info)
 
 
-def write_atomic(uri: str, data: bytes) -> None:
-    """Put ``data`` at ``uri``, replacing what was there: readers see the old or the new."""
+def write_atomic(uri: str, data: bytes, *, durable: bool = True) -> None:
+    """Put ``data`` at ``uri``, replacing what was there: readers see the old or the new.
+
+    Args:
+        uri: where.
+        data: what.
+        durable: wait until a local disk has it. Without, a power cut may leave an empty or broken
+            file: for what carries a checksum of its own and can be made again.
+    """
     with _naming("write", uri):
         if not is_local(uri):
             _filesystem(uri).pipe_file(uri, data)
             return
-        with _temporary_beside(Path(uri), data) as temporary:
+        with _temporary_beside(Path(uri), data, durable=durable) as temporary:
             Path(temporary).replace(uri)
-        _sync_folder(Path(uri).parent)
+        if durable:
+            _sync_folder(Path(uri).parent)
 
 
 @contextlib.contextmanager
@@ -117,6 +138,49 @@ def written_whole(uri: str) -> Iterator[Path]:
         _sync_folder(Path(uri).parent)
 
 
+class Unnamed:
+    """A file that is being filled, and that readers cannot see yet."""
+
+    def __init__(self, folder: str, path: Path) -> None:
+        self._folder, self.path = folder, path
+
+    def publish(self, name: str) -> None:
+        """Make the file appear as ``name``, whole. Its name is durable after ``sync_folder``."""
+        uri = f"{self._folder}/{name}"
+        with _naming("write", uri):
+            if not is_local(uri):
+                _filesystem(uri).put_file(str(self.path), uri)
+                return
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+            self.path.replace(uri)
+
+
+@contextlib.contextmanager
+def unnamed_file(folder: str) -> Iterator[Unnamed]:
+    """A file to fill whose name depends on what it will hold; unpublished, it vanishes.
+
+    Args:
+        folder: where it will appear; on the same file system if that is local.
+    """
+    if is_local(folder):
+        with (
+            _naming("write", folder),
+            _temporary_beside(Path(folder) / "unnamed", b"", durable=False) as temporary,
+        ):
+            yield Unnamed(folder, Path(temporary))
+        return
+    with _naming("write", tempfile.gettempdir()), tempfile.TemporaryDirectory() as beside:
+        yield Unnamed(folder, Path(beside) / "data")
+
+
+def sync_folder(uri: str) -> None:
+    """Make the names in a local folder durable; an object store's are already."""
+    if is_local(uri):
+        with _naming("write", uri):
+            _sync_folder(Path(uri))
+
+
 def create_exclusive(uri: str, data: bytes) -> bool:
     """Put ``data`` at ``uri`` unless something is there; True if the bytes there are ours.
 
@@ -136,6 +200,10 @@ def create_exclusive(uri: str, data: bytes) -> bool:
         return True
 
 
+def _opened(uri: str) -> Any:
+    return Path(uri).open("rb") if is_local(uri) else _filesystem(uri).open(uri, "rb")
+
+
 def _filesystem(uri: str) -> Any:
     import fsspec
 
@@ -149,11 +217,13 @@ def _naming(action: str, uri: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(action, uri, error.strerror) from error
         raise StorageFailed(action, uri, error.strerror or error) from error
 
 
 @contextlib.contextmanager
-def _temporary_beside(path: Path, data: bytes) -> Iterator[str]:
+def _temporary_beside(path: Path, data: bytes, *, durable: bool = True) -> Iterator[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -163,7 +233,8 @@ def _temporary_beside(path: Path, data: bytes) -> Iterator[str]:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         yield temporary
     finally:

@@ -1,0 +1,175 @@
+"""Leases: of all runs that would write an output, one at a time, and later ones by a higher epoch.
+
+::
+
+    <output>/leases/<epoch>.json   who holds it: a chain, so two can never take the same epoch
+    <output>/leases/<epoch>.beat   the holder's heartbeat
+
+A lease keeps runs from doing the same work twice; it is no lock that safety rests on. A holder may
+be stopped for an hour and wake after another has taken over: what it has written by then is useful
+to everybody, and its commit fails, because a manifest carries its epoch (``commit.py``).
+"""
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+from headrace import chain
+from headrace.errors import HeadraceError
+from headrace.spec import Part
+from tasks.batch.liveness import Heartbeat, Observer, Process, this_process
+from tasks.batch.sealed import seal, unseal
+
+_log = logging.getLogger(__name__)
+
+SECONDS = 15.0
+"""How long a holder may give no sign of life before another takes over."""
+
+_LOOKS = 30  # a waiting run looks so often in the time of a lease
+
+
+class LeaseLost(HeadraceError):
+    """An output that another run has taken over."""
+
+    def __init__(self, output: str, epoch: int, newer: int) -> None:
+        self.output, self.epoch, self.newer = output, epoch, newer
+        super().__init__(
+            f"{output} was taken over: this run wrote it in epoch {epoch}, another one does in "
+            f"epoch {newer}, because this one gave no sign of life for too long. Nothing is lost: "
+            "what it scored is used by the other; look for that run's result."
+        )
+
+
+class Holder(Part):
+    """Who holds an epoch."""
+
+    epoch: int
+    owner: str
+    """In words, for those who wait."""
+    process: Process
+    token: str
+    """Random: two that want the same epoch never write the same bytes."""
+
+
+class Lease:
+    """The right to commit to an output, for as long as nobody has a higher epoch."""
+
+    def __init__(self, output: str, epoch: int) -> None:
+        self.output, self.epoch = output, epoch
+        self._newer = 0
+        self._lost = threading.Event()
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the heartbeat has seen another holder. Costs nothing."""
+        return self._lost.is_set()
+
+    def check(self) -> None:
+        """Stop a run whose output was taken over. Costs nothing: ask it often.
+
+        Raises:
+            LeaseLost: if the heartbeat has seen another holder.
+        """
+        if self.is_lost:
+            raise LeaseLost(self.output, self.epoch, self._newer)
+
+    def confirm(self) -> None:
+        """Look on storage itself.
+
+        Raises:
+            LeaseLost: if there is another holder.
+            StorageFailed: if storage cannot say.
+        """
+        self._look()
+        self.check()
+
+    def _look(self) -> bool:
+        """Look for another holder; True if this one still holds."""
+        if chain.holds(_folder(self.output), self.epoch + 1):
+            self._newer = chain.newest(_folder(self.output))
+            self._lost.set()
+        return not self.is_lost
+
+
+@contextlib.contextmanager
+def held(output: str, *, owner: str, seconds: float = SECONDS) -> Iterator[Lease]:
+    """Hold the lease of ``output`` inside the block; wait as long as another run holds it.
+
+    Whoever has waited looks first whether the other run has done the work.
+
+    Args:
+        output: what will be written.
+        owner: who wants it, in words: those who wait are told.
+        seconds: how long a holder may give no sign of life. The same for all runs of an output.
+    """
+    lease = _wait_and_take(output, owner, seconds)
+    heartbeat = Heartbeat(_beat(output, lease.epoch), seconds=seconds, on_beat=lease._look)  # noqa: SLF001
+    heartbeat.start()
+    try:
+        yield lease
+    finally:
+        heartbeat.stop()
+
+
+def take(output: str, *, owner: str, after: int) -> Lease | None:
+    """Take the epoch after ``after``, whoever holds that; None if somebody else was faster."""
+    epoch = after + 1
+    holder = Holder(epoch=epoch, owner=owner, process=this_process(), token=uuid.uuid4().hex)
+    if not chain.add(_folder(output), epoch, seal(holder)):
+        return None
+    return Lease(output, epoch)
+
+
+def holder_of(output: str) -> Holder | None:
+    """Who holds the highest epoch, alive or not; None if nobody ever held one."""
+    folder = _folder(output)
+    epoch = chain.newest(folder)
+    return _read(folder, epoch) if epoch else None
+
+
+def observer_of(output: str, holder: Holder, *, seconds: float = SECONDS) -> Observer:
+    """What finds out whether ``holder`` has ended."""
+    return Observer(_beat(output, holder.epoch), holder.process, seconds=seconds)
+
+
+def _wait_and_take(output: str, owner: str, seconds: float) -> Lease:
+    while True:
+        holder = holder_of(output)
+        if holder:
+            _wait_for_end(output, holder, seconds)
+        lease = take(output, owner=owner, after=holder.epoch if holder else 0)
+        if lease:
+            return lease
+
+
+def _wait_for_end(output: str, holder: Holder, seconds: float) -> None:
+    """Return when ``holder`` has ended, or somebody else has found that and taken over."""
+    observer, told = observer_of(output, holder, seconds=seconds), False
+    while not observer.has_ended():
+        if chain.holds(_folder(output), holder.epoch + 1):
+            return
+        if not told:
+            _log.info(
+                "%s is being written by %s (process %s on %s): waiting for it to end",
+                output,
+                holder.owner,
+                holder.process.pid,
+                holder.process.host,
+            )
+            told = True
+        time.sleep(seconds / _LOOKS)
+
+
+def _read(folder: str, epoch: int) -> Holder:
+    return unseal(chain.read(folder, epoch), Holder, uri=chain.address(folder, epoch))
+
+
+def _folder(output: str) -> str:
+    return f"{output}/leases"
+
+
+def _beat(output: str, epoch: int) -> str:
+    return chain.address(_folder(output), epoch).removesuffix(".json") + ".beat"
