@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     )
     workers: int = Field(2, ge=1, le=256, description="Dask worker processes of a local cluster")
     worker_memory: str = Field("2GiB", description="memory limit of one local Dask worker")
+    lease_seconds: float = Field(
+        15.0,
+        ge=0.5,
+        le=3600,
+        description="how long a batch run may give no sign of life before another takes over",
+    )
     alert_webhook: SecretStr = Field(
         SecretStr(""), description="http(s):// URL that alerts are posted to; nowhere if empty"
     )
