@@ -138,6 +138,23 @@ def written_whole(uri: str) -> Iterator[Path]:
         _sync_folder(Path(uri).parent)
 
 
+def remove(uri: str) -> None:
+    """Remove what is at ``uri``; nothing there is fine."""
+    with _naming("remove", uri), contextlib.suppress(FileNotFoundError):
+        if is_local(uri):
+            Path(uri).unlink()
+        else:
+            _filesystem(uri).rm_file(uri)
+
+
+def remove_unfinished(uri: str) -> None:
+    """Remove what killed writers left in a local folder. Whoever writes there now fails."""
+    if is_local(uri):
+        with _naming("remove unfinished files in", uri):
+            for path in Path(uri).glob(f"{_TEMPORARY}*"):
+                path.unlink(missing_ok=True)
+
+
 class Unnamed:
     """A file that is being filled, and that readers cannot see yet."""
 

@@ -140,10 +140,7 @@ def commit(
             twice, or a part is missing.
         LeaseLost: if another run has taken the output over.
     """
-    lease.confirm()
     _check(output, rows, shards)
-    if shards:
-        storage.sync_folder(f"{output}/parts")
     wanted = Manifest(
         revision=1,
         epoch=lease.epoch,
@@ -158,30 +155,18 @@ def commit(
         quarantined=dict(quarantined or {}),
         facts=dict(facts or {}),
     )
-    return add(output, wanted)
+    newest = read_manifest(output)
+    if newest and newest.digest == wanted.digest:
+        return newest
+    lease.confirm()
+    if shards:
+        storage.sync_folder(f"{output}/parts")
+    return _append(output, wanted)
 
 
-def add(output: str, wanted: Manifest) -> Manifest:
-    """Append ``wanted`` to the chain of an output; its revision is chosen here.
-
-    Returns:
-        What is committed: ``wanted``, or the equal manifest that another process was faster with.
-
-    Raises:
-        LeaseLost: if a higher epoch has committed.
-    """
-    while True:
-        newest = read_manifest(output)
-        if newest and newest.epoch > wanted.epoch:
-            raise LeaseLost(output, wanted.epoch, newest.epoch)
-        if newest and newest.digest == wanted.digest and newest.oldest == wanted.oldest:
-            return newest
-        revision = newest.revision + 1 if newest else 1
-        manifest = wanted.model_copy(update={"revision": revision})
-        # Taken meanwhile, by an owner of a lower epoch that woke up late or by a higher one: the
-        # next round finds out which.
-        if chain.add(_folder(output), revision, seal(manifest)):
-            return manifest
+def create(output: str, manifest: Manifest) -> bool:
+    """Create a manifest as its revision; False if another one has the number."""
+    return chain.add(_folder(output), manifest.revision, seal(manifest))
 
 
 def is_committed(output: str, run: str) -> Manifest | None:
@@ -229,6 +214,24 @@ def _committed(output: str, revision: int | None) -> Manifest:
             f"revision {revision} was cleaned away; {newest.oldest} is the oldest that is kept",
         )
     return manifest
+
+
+def _append(output: str, wanted: Manifest) -> Manifest:
+    """Make ``wanted`` the newest revision, or find that it is so already."""
+    while True:
+        newest = read_manifest(output)
+        if newest and newest.digest == wanted.digest:
+            return newest
+        if newest and newest.epoch > wanted.epoch:
+            raise LeaseLost(output, wanted.epoch, newest.epoch)
+        changes = {"revision": 1}
+        if newest:
+            changes = {"revision": newest.revision + 1, "oldest": newest.oldest}
+        manifest = wanted.model_copy(update=changes)
+        # Another may take the number first: an owner of a lower epoch that woke up late, or one of
+        # a higher. The next round finds out which.
+        if create(output, manifest):
+            return manifest
 
 
 def _check(output: str, rows: int, shards: Sequence[ShardRecord]) -> None:

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from headrace import chain
+from headrace import chain, storage
 from headrace.errors import HeadraceError
 from headrace.spec import Part
 from tasks.batch.liveness import Heartbeat, Observer, Process, this_process
@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 SECONDS = 15.0
 """How long a holder may give no sign of life before another takes over."""
 
-_LOOKS = 30  # a waiting run looks so often in the time of a lease
+_LOOKS = 30  # a waiting run looks so often in the time of a lease, or more often
+_LONGEST_PAUSE_SECONDS = 0.5
 
 
 class LeaseLost(HeadraceError):
@@ -50,6 +51,8 @@ class Holder(Part):
     owner: str
     """In words, for those who wait."""
     process: Process
+    seconds: float
+    """How long it may give no sign of life before another takes over."""
     token: str
     """Random: two that want the same epoch never write the same bytes."""
 
@@ -83,11 +86,11 @@ class Lease:
             LeaseLost: if there is another holder.
             StorageFailed: if storage cannot say.
         """
-        self._look()
+        self.still_holds()
         self.check()
 
-    def _look(self) -> bool:
-        """Look for another holder; True if this one still holds."""
+    def still_holds(self) -> bool:
+        """Look on storage for another holder; True if there is none."""
         if chain.holds(_folder(self.output), self.epoch + 1):
             self._newer = chain.newest(_folder(self.output))
             self._lost.set()
@@ -103,51 +106,84 @@ def held(output: str, *, owner: str, seconds: float = SECONDS) -> Iterator[Lease
     Args:
         output: what will be written.
         owner: who wants it, in words: those who wait are told.
-        seconds: how long a holder may give no sign of life. The same for all runs of an output.
+        seconds: how long this run may give no sign of life before another takes over.
     """
-    lease = _wait_and_take(output, owner, seconds)
-    heartbeat = Heartbeat(_beat(output, lease.epoch), seconds=seconds, on_beat=lease._look)  # noqa: SLF001
-    heartbeat.start()
-    try:
+    while True:
+        holder = holder_of(output)
+        if holder:
+            _wait_for_end(output, holder)
+        lease = take(output, owner=owner, seconds=seconds, after=holder.epoch if holder else 0)
+        if lease:
+            break
+    with _alive(lease, seconds):
         yield lease
-    finally:
-        heartbeat.stop()
 
 
-def take(output: str, *, owner: str, after: int) -> Lease | None:
+@contextlib.contextmanager
+def held_if_free(output: str, *, owner: str, seconds: float = SECONDS) -> Iterator[Lease | None]:
+    """The same without waiting: None if a holder lives, or nobody can tell at once."""
+    holder = holder_of(output)
+    lease = None
+    if holder is None or observer_of(output, holder).has_ended():
+        lease = take(output, owner=owner, seconds=seconds, after=holder.epoch if holder else 0)
+    with _alive(lease, seconds) if lease else contextlib.nullcontext():
+        yield lease
+
+
+def take(output: str, *, owner: str, seconds: float, after: int) -> Lease | None:
     """Take the epoch after ``after``, whoever holds that; None if somebody else was faster."""
     epoch = after + 1
-    holder = Holder(epoch=epoch, owner=owner, process=this_process(), token=uuid.uuid4().hex)
+    holder = Holder(
+        epoch=epoch,
+        owner=owner,
+        process=this_process(),
+        seconds=seconds,
+        token=uuid.uuid4().hex,
+    )
     if not chain.add(_folder(output), epoch, seal(holder)):
         return None
-    return Lease(output, epoch)
+    # An epoch that was cleaned away in the meantime can be taken again, but is no longer the last.
+    return Lease(output, epoch) if chain.newest(_folder(output)) == epoch else None
 
 
 def holder_of(output: str) -> Holder | None:
     """Who holds the highest epoch, alive or not; None if nobody ever held one."""
     folder = _folder(output)
     epoch = chain.newest(folder)
-    return _read(folder, epoch) if epoch else None
+    if not epoch:
+        return None
+    return unseal(chain.read(folder, epoch), Holder, uri=chain.address(folder, epoch))
 
 
-def observer_of(output: str, holder: Holder, *, seconds: float = SECONDS) -> Observer:
+def observer_of(output: str, holder: Holder) -> Observer:
     """What finds out whether ``holder`` has ended."""
-    return Observer(_beat(output, holder.epoch), holder.process, seconds=seconds)
+    return Observer(_beat(output, holder.epoch), holder.process, seconds=holder.seconds)
 
 
-def _wait_and_take(output: str, owner: str, seconds: float) -> Lease:
-    while True:
-        holder = holder_of(output)
-        if holder:
-            _wait_for_end(output, holder, seconds)
-        lease = take(output, owner=owner, after=holder.epoch if holder else 0)
-        if lease:
-            return lease
+def forget_older(lease: Lease) -> None:
+    """Remove what is left of the epochs before that of ``lease``."""
+    folder = _folder(lease.output)
+    for epoch in chain.numbers(folder):
+        if epoch < lease.epoch:
+            storage.remove(_beat(lease.output, epoch))
+            storage.remove(chain.address(folder, epoch))
 
 
-def _wait_for_end(output: str, holder: Holder, seconds: float) -> None:
+@contextlib.contextmanager
+def _alive(lease: Lease, seconds: float) -> Iterator[None]:
+    heartbeat = Heartbeat(
+        _beat(lease.output, lease.epoch), seconds=seconds, on_beat=lease.still_holds
+    )
+    heartbeat.start()
+    try:
+        yield
+    finally:
+        heartbeat.stop()
+
+
+def _wait_for_end(output: str, holder: Holder) -> None:
     """Return when ``holder`` has ended, or somebody else has found that and taken over."""
-    observer, told = observer_of(output, holder, seconds=seconds), False
+    observer, told = observer_of(output, holder), False
     while not observer.has_ended():
         if chain.holds(_folder(output), holder.epoch + 1):
             return
@@ -160,11 +196,7 @@ def _wait_for_end(output: str, holder: Holder, seconds: float) -> None:
                 holder.process.host,
             )
             told = True
-        time.sleep(seconds / _LOOKS)
-
-
-def _read(folder: str, epoch: int) -> Holder:
-    return unseal(chain.read(folder, epoch), Holder, uri=chain.address(folder, epoch))
+        time.sleep(min(holder.seconds / _LOOKS, _LONGEST_PAUSE_SECONDS))
 
 
 def _folder(output: str) -> str:

@@ -85,7 +85,7 @@ class Heartbeat:
         self._thread.join()
         try:
             storage.write_atomic(self._uri, ENDED, durable=False)
-        except StorageFailed as error:
+        except (StorageFailed, OSError) as error:
             _log.warning("%s; others find out by waiting", error)
 
     def _run(self) -> None:
@@ -95,7 +95,7 @@ class Heartbeat:
             try:
                 storage.write_atomic(self._uri, b"%d" % count, durable=False)
                 goes_on, failing = self._on_beat(), False
-            except StorageFailed as error:
+            except (StorageFailed, OSError) as error:
                 if not failing:
                     _log.warning("a heartbeat was lost: %s Trying again.", error)
                 goes_on = failing = True
