@@ -9,15 +9,27 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import SettingRefused, UnknownName
 from headrace.names import checked_name
 
 PREFIX = "HEADRACE_"
+FOLDER = Path("settings")
+"""Where environments and clusters are described, in the working directory."""
+
+
+def _amount_of_memory(amount: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)? ?[kMGT]i?B", amount):
+        raise ValueError("write a number and a unit, such as 512MiB or 2GiB")
+    return amount
+
+
+Memory = Annotated[str, AfterValidator(_amount_of_memory)]
+"""An amount of memory, ``512MiB`` or ``2 GB``."""
 
 
 class Settings(BaseSettings):
@@ -36,11 +48,13 @@ class Settings(BaseSettings):
         "for the one that feature_store.yaml names",
     )
     registry: str = Field("", description="MLflow tracking URI of the model registry")
-    cluster: Literal["local"] | str = Field(
-        "local", description="'local' for Dask on this machine, or a scheduler's tcp:// address"
+    cluster: str = Field(
+        "local",
+        description="'local' for Dask on this machine, a scheduler's tcp:// address, or the name "
+        "of a settings/clusters/<name>.toml",
     )
     workers: int = Field(2, ge=1, le=256, description="Dask worker processes of a local cluster")
-    worker_memory: str = Field("2GiB", description="memory limit of one local Dask worker")
+    worker_memory: Memory = Field("2GiB", description="memory limit of one local Dask worker")
     lease_seconds: float = Field(
         15.0,
         ge=0.5,
@@ -58,9 +72,12 @@ class Settings(BaseSettings):
 
     @field_validator("cluster")
     @classmethod
-    def _local_or_address(cls, cluster: str) -> str:
-        if cluster != "local" and not re.fullmatch(r"\w+://.+:\d+", cluster):
-            raise ValueError("write 'local' or an address such as tcp://scheduler:8786")
+    def _name_or_address(cls, cluster: str) -> str:
+        if not re.fullmatch(r"\w+://.+:\d+|[a-z0-9][a-z0-9_-]{0,63}", cluster):
+            raise ValueError(
+                "write 'local', an address such as tcp://scheduler:8786, or the name of a file in "
+                "settings/clusters/"
+            )
         return cluster
 
     @field_validator("online_store")
@@ -76,13 +93,6 @@ class Settings(BaseSettings):
         if url.get_secret_value() and not re.fullmatch(r"https?://\S+", url.get_secret_value()):
             raise ValueError("write a URL that starts with https:// or http://")
         return url
-
-    @field_validator("worker_memory")
-    @classmethod
-    def _amount_of_memory(cls, amount: str) -> str:
-        if not re.fullmatch(r"[0-9]+(\.[0-9]+)? ?[kMGT]i?B", amount):
-            raise ValueError("write a number and a unit, such as 512MiB or 2GiB")
-        return amount
 
     @property
     def storage_uri(self) -> str:
@@ -134,13 +144,35 @@ def load_settings(folder: Path | None = None) -> Settings:
     """
     _refuse_unknown_variables()
     environment = os.environ.get(PREFIX + "ENVIRONMENT", "local")
-    from_file = _read_toml(folder or Path("settings"), environment)
+    folder = folder or FOLDER
+    from_file = _read_toml(folder, environment)
     try:
-        return Settings(**from_file)
+        settings = Settings(**from_file)
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0])
         raise SettingRefused(PREFIX + field.upper(), first["input"], _expected(first)) from error
+    if settings.cluster != "local" and "://" not in settings.cluster:
+        cluster_file(settings.cluster, folder)
+    return settings
+
+
+def cluster_file(name: str, folder: Path | None = None) -> Path:
+    """The file that says what the cluster of that name is.
+
+    Raises:
+        SettingRefused: if there is none.
+    """
+    path = (folder or FOLDER) / "clusters" / f"{name}.toml"
+    if not path.exists():
+        others = ", ".join(sorted(repr(file.stem) for file in path.parent.glob("*.toml"))) or "none"
+        raise SettingRefused(
+            PREFIX + "CLUSTER",
+            name,
+            f"write 'local' or an address such as tcp://scheduler:8786; there is no {path} that "
+            f"would say what it is (there: {others})",
+        )
+    return path
 
 
 def _refuse_unknown_variables() -> None:
