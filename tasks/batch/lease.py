@@ -169,6 +169,12 @@ def forget_older(lease: Lease) -> None:
             storage.remove(chain.address(folder, epoch))
 
 
+def forget_all(output: str) -> None:
+    """Remove every epoch of what nobody will write any more."""
+    for name in storage.list_names(_folder(output)):
+        storage.remove(f"{_folder(output)}/{name}")
+
+
 @contextlib.contextmanager
 def _alive(lease: Lease, seconds: float) -> Iterator[None]:
     heartbeat = Heartbeat(

@@ -123,6 +123,11 @@ class Observer:
         self._clock, self._last, self._looked_at = clock, b"", clock()
         self._silent = 0.0
 
+    @property
+    def in_good_order(self) -> bool:
+        """True if its last word, when last looked at, was that it has ended."""
+        return self._last == ENDED
+
     def has_ended(self) -> bool:
         """Look once. True if the process said so, is surely dead, or was silent for too long."""
         count = self._count()
@@ -130,7 +135,7 @@ class Observer:
         seen = min(now - self._looked_at, self._seconds / BEATS_IN_A_LEASE)
         self._silent = self._silent + seen if count == self._last else 0.0
         self._last, self._looked_at = count, now
-        return count == ENDED or is_dead(self._process) or self._silent >= self._seconds
+        return self.in_good_order or is_dead(self._process) or self._silent >= self._seconds
 
     def _count(self) -> bytes:
         try:
