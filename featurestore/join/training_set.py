@@ -1,5 +1,6 @@
 """Join every feature that a plan reads to a table of rows: for training, and for a batch shard."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,16 +88,21 @@ def _join(
     check_timestamps("rows", rows.schema, [moment])
     service = ServiceJoin.open(offline_uri, plan.views, span_of(rows[moment]), fingerprint=explain)
     views = service.join(rows, moment, exact_reasons=explain)
-    reads = {
-        name: view.columns[name]
-        if feature.dtype in NUMBERS
-        else python_objects(view.columns[name], feature)
-        for read, view in zip(plan.views, views, strict=True)
-        for name, feature in zip(read.columns, read.features, strict=True)
-    }
+    reads = read_columns(plan, views)
     matrix = input_matrix(plan, transforms, reads, request)
     if explain:  # in training: a model must not learn from what no server can compute
         given = {**request, **reads}
         for made in transforms:
             check_row_by_row(made, [given[name] for name in made.inputs])
     return JoinedRows(plan, rows, matrix, views, tuple(view.source for view in service.views))
+
+
+def read_columns(plan: FeaturePlan, views: Sequence[JoinedView]) -> dict[str, np.ndarray]:
+    """The values of every feature of the plan, by column, as ``input_matrix`` takes them."""
+    return {
+        name: view.columns[name]
+        if feature.dtype in NUMBERS
+        else python_objects(view.columns[name], feature)
+        for read, view in zip(plan.views, views, strict=True)
+        for name, feature in zip(read.columns, read.features, strict=True)
+    }

@@ -1,0 +1,197 @@
+"""``BatchPlan``: what a run will do, decided and checked before any worker starts.
+
+Everything is deterministic. A shard is named by the bundle, the file and its stamp, the rows of it,
+and every option that changes what comes out; the run by its shards. So a run that is committed
+finds itself done, and where one file has changed only its shards have names that nobody has scored.
+Nothing in a plan grows with the rows, but for one short record a shard.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from headrace.bundle import read_manifest
+from headrace.plan import FeaturePlan
+from headrace.settings import Settings
+from headrace.spec import Part, load_spec
+from headrace.storage import sha256
+from headrace.window import Window
+from tasks.batch.columns import choose_columns, wanted_columns
+from tasks.batch.inputs import Dataset, Piece, cut, offline_table, open_dataset
+from tasks.batch.inputs.opening import AskedFormat
+from tasks.batch.job import Features, InputColumns, Job
+from tasks.batch.models import Device
+from tasks.batch.stamps import feature_stamps
+
+ROWS_PER_SHARD = 1_000_000
+"""Rows of a shard at most, but for a larger row group: some seconds of work, which is what the
+death of a worker costs."""
+
+_ID_DIGITS = 24  # 96 bits of SHA-256
+_FORMAT = "headrace-batch-1"  # raised when equal rows would give another output
+
+
+class ScoringWindow(Part):
+    """A window of a model's scoring table."""
+
+    model: str
+    window: Window
+
+
+class Files(Part):
+    """A dataset anywhere."""
+
+    uri: str
+    format: AskedFormat | None = None
+    """How the rows lie there; None: by the ending of the names."""
+    bad_files: Literal["stop", "skip"] = "stop"
+    allow_empty: bool = False
+
+
+Source = ScoringWindow | Files
+"""Which rows are scored."""
+
+
+class Shard(Part):
+    """A piece of the input, named by everything that its output depends on."""
+
+    id: str
+    piece: Piece
+
+    @property
+    def rows(self) -> int:
+        """How many rows go in."""
+        return self.piece.rows
+
+
+class Options(Part):
+    """How rows are scored; all that changes the output is part of the shards' names."""
+
+    features: Features = "offline"
+    keep: tuple[str, ...] | None = None
+    """Columns that the output has too; None: the entity keys and the event timestamp."""
+    at: AwareDatetime | None = None
+    """The moment of every row of an input that has none."""
+    rows_per_shard: int = ROWS_PER_SHARD
+    device: Device = "cpu"
+
+
+class BatchPlan(Part):
+    """What a run will do."""
+
+    run: str
+    model: str
+    source: str
+    """What is scored, in words."""
+    job: Job
+    shards: tuple[Shard, ...]
+    bytes: int
+    """Of the input's files."""
+    quarantined: dict[str, str]
+    """Files that are left out, and why."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows go in."""
+        return sum(shard.rows for shard in self.shards)
+
+
+def make_plan(
+    settings: Settings,
+    source: Source,
+    options: Options,
+    *,
+    digest: str,
+    output: str | None = None,
+) -> BatchPlan:
+    """Find the input, check that it fits the bundle, and cut it into shards.
+
+    Reads footers and documents only, and writes nothing.
+
+    Args:
+        settings: where everything is.
+        source: which rows.
+        options: how they are scored.
+        digest: the bundle that scores.
+        output: where to; named after the model and the rows if None.
+
+    Raises:
+        BundleRefused: if the bundle's ``bundle.json`` is missing or changed.
+        SchemaMismatch: if the input lacks a column, or has one of a wrong type.
+        KeepRefused: for a column that cannot be kept.
+        InputNotFound, InputRefused, InputBroken, InputEmpty: as ``open_dataset``.
+    """
+    bundle = read_manifest(settings.uri("bundles"), digest)
+    dataset = _open(settings, source, options, bundle.plan)
+    job = Job(
+        output=(output or _usual_output(settings, source, bundle.model)).rstrip("/"),
+        digest=digest,
+        features=options.features,
+        columns=_columns(dataset, options, bundle.plan),
+        at=options.at,
+        stamps=feature_stamps(settings, bundle.plan, options.features),
+        device=options.device,
+    )
+    shards = name_shards(cut(dataset, options.rows_per_shard), job)
+    return BatchPlan(
+        run=name_run(job, shards, (one.uri for one in dataset.quarantined)),
+        model=bundle.model,
+        source=dataset.uri,
+        job=job,
+        shards=shards,
+        bytes=dataset.bytes,
+        quarantined={one.uri: one.reason for one in dataset.quarantined},
+    )
+
+
+def name_shards(pieces: Iterable[Piece], job: Job) -> tuple[Shard, ...]:
+    """Name each piece by what its output depends on; the same pieces and job give the same names.
+
+    Where parts go and what the model runs on are not among it: a device must not change a bit.
+    """
+    common = job.model_dump_json(exclude={"output", "device"})
+    return tuple(Shard(id=_id(common, piece.model_dump_json()), piece=piece) for piece in pieces)
+
+
+def name_run(job: Job, shards: Sequence[Shard], quarantined: Iterable[str]) -> str:
+    """Name what a run computes: its shards, and the files that are known to be left out."""
+    common = job.model_dump_json(exclude={"output", "device"})
+    return _id(common, *(shard.id for shard in shards), *quarantined)
+
+
+def _open(settings: Settings, source: Source, options: Options, plan: FeaturePlan) -> Dataset:
+    wanted = wanted_columns(plan, options.features, options.keep)
+    if isinstance(source, ScoringWindow):
+        spec = load_spec(source.model)
+        moment = spec.label.event_timestamp
+        return offline_table(settings, spec.scoring_table, source.window, moment, columns=wanted)
+    return open_dataset(
+        source.uri,
+        format=source.format,
+        columns=wanted,
+        bad_files=source.bad_files,
+        empty_ok=source.allow_empty,
+    )
+
+
+def _columns(dataset: Dataset, options: Options, plan: FeaturePlan) -> InputColumns:
+    return choose_columns(
+        plan,
+        dataset.schema,
+        source=dataset.uri,
+        features=options.features,
+        keep=options.keep,
+        has_moment=options.at is not None,
+    )
+
+
+def _usual_output(settings: Settings, source: Source, model: str) -> str:
+    if isinstance(source, ScoringWindow):
+        return settings.uri("predictions", source.model, str(source.window))
+    told = f"{source.uri} {source.format or ''}"
+    return settings.uri("predictions", model, f"input-{sha256(told.encode())[:12]}")
+
+
+def _id(*parts: str) -> str:
+    return sha256("\n".join((_FORMAT, *parts)).encode())[:_ID_DIGITS]
