@@ -4,6 +4,8 @@ names     what may become part of a path
 errors    the root of every error, and the exit codes
 settings  where things are (``HEADRACE_*``)
 storage   bytes in and out of a folder or any fsspec URL, whole or not at all
+backends  what each kind of place takes for that: a folder, S3, anything else
+healing   trying again what may heal
 spec      ``ModelSpec``: everything that is true of a model before it is trained
 transform request-time features as pure column functions
 plan      ``FeaturePlan``: what one model version reads, and in which order

@@ -139,9 +139,16 @@ class SchemaMismatch(HeadraceError):
 class StorageFailed(HeadraceError):
     """A place that cannot be read or written."""
 
-    def __init__(self, action: str, uri: str, reason: object) -> None:
-        self.action, self.uri, self.reason = action, uri, reason
-        super().__init__(f"cannot {action} {uri}: {reason}. Check the path and its permissions.")
+    def __init__(
+        self,
+        action: str,
+        uri: str,
+        reason: object,
+        *,
+        remedy: str = "Check the path and its permissions.",
+    ) -> None:
+        self.action, self.uri, self.reason, self.remedy = action, uri, reason, remedy
+        super().__init__(f"cannot {action} {uri}: {reason}. {remedy}")
 
 
 class DiskFull(StorageFailed):

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from headrace.errors import HeadraceError
+
 Result = TypeVar("Result")
 
 
@@ -40,8 +42,10 @@ class Patience:
 DEFAULT = Patience()
 
 
-class GaveUp(ConnectionError):
+class GaveUp(HeadraceError, ConnectionError):
     """What did not heal in time; ``__cause__`` is how it failed last."""
+
+    remedy = "Check the network and the endpoint, then run the same again: what is done is kept."
 
     def __init__(self, attempts: int, seconds: float, last: BaseException) -> None:
         self.attempts, self.seconds = attempts, seconds

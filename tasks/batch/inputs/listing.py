@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from headrace import storage
-from headrace.storage import Found
+from headrace.backends.found import Found
 from tasks.batch.inputs.errors import InputBroken, InputNotFound
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"

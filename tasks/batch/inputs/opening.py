@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow as pa
 
 from headrace import storage
-from headrace.storage import Found
+from headrace.backends.found import Found
 from tasks.batch.inputs import delta, iceberg, parquet_files, text_files
 from tasks.batch.inputs.dataset import Dataset, Format
 from tasks.batch.inputs.errors import InputEmpty, InputRefused

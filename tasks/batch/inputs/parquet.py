@@ -19,6 +19,7 @@ import pyarrow.types as pt
 from headrace import storage
 from tasks.batch.inputs.errors import InputBroken
 from tasks.batch.inputs.pages import largest_pages
+from tasks.batch.inputs.source import opened
 
 DECODED_BYTES = 96 << 20
 """What one batch of rows may take in memory, and what the pages decoded at one time may."""
@@ -90,7 +91,7 @@ def iterate(
         InputBroken: if the file is damaged, or its pages or rows are beyond the budget.
         FileNotFoundError, StorageFailed: if it cannot be read.
     """
-    with storage.opened(uri) as source:
+    with opened(uri) as source:
         try:
             file = pq.ParquetFile(
                 source,

@@ -8,6 +8,7 @@ from typing import Literal
 import pyarrow as pa
 
 from headrace import storage
+from headrace.backends.found import Found
 from tasks.batch.inputs.agreement import agreed_schema, disagreement, fits, plain_schema
 from tasks.batch.inputs.dataset import Dataset, InputFile, Quarantined, Reading
 from tasks.batch.inputs.errors import InputBroken
@@ -26,7 +27,7 @@ class Listed:
 
     uri: str
     partition: Partition = ()
-    found: storage.Found | None = None
+    found: Found | None = None
     """Its size and stamp, where the listing told them."""
 
 
@@ -45,7 +46,7 @@ class TableColumns:
 @dataclass(frozen=True)
 class _Opened:
     listed: Listed
-    found: storage.Found
+    found: Found
     footer: Footer
 
 

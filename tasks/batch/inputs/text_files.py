@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace import storage
+from headrace.backends.found import Found
 from tasks.batch.inputs import text
 from tasks.batch.inputs.dataset import Dataset, Format, InputFile, Reading
 from tasks.batch.inputs.errors import InputBroken
@@ -65,7 +66,7 @@ def open_files(
 class _Scanned:
     """A file that was read through once: how many rows, and the first of them."""
 
-    def __init__(self, listed: Listed, found: storage.Found) -> None:
+    def __init__(self, listed: Listed, found: Found) -> None:
         self.listed, self.found = listed, found
         self.rows = 0
         self.sample: dict[str, list[Any]] = {}
