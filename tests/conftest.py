@@ -29,7 +29,7 @@ from headrace.settings import Settings
 
 telemetry.turn_off()
 
-pytest_plugins = ["tests.scorecard"]
+pytest_plugins = ["tests.scorecard", "tests.s3", "tests.postgres"]
 
 SAMPLE_UNTIL = datetime(2013, 4, 1, tzinfo=UTC)
 TRAINED_UNTIL = "2013-03-01"

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     FlexibleChecksumError,
     HTTPClientError,
@@ -21,6 +22,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ResponseStreamingError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
 from headrace.errors import HeadraceError
@@ -90,6 +92,8 @@ def run_once(uri: str, ask: Ask[Result]) -> Result:
         raise Refused(str(error), _CREDENTIALS) from error
     except ClientError as error:
         raise _translated(error, bucket, key) from error
+    except BotoCoreError as error:  # a bucket name that cannot be, no region, a broken profile
+        raise OSError(str(error)) from error
     _answered.add(bucket)
     return result
 
@@ -99,9 +103,9 @@ def heals(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or status == 429 or code(error) in _BUSY
-    on_the_way = (HTTPClientError, ResponseStreamingError, aiohttp.ClientError, TimeoutError)
+    on_the_way = (NoConnection, HTTPClientError, ResponseStreamingError, aiohttp.ClientError)
     damaged = (FlexibleChecksumError, IncompleteReadError, ResponseParserError, Damaged)
-    return isinstance(error, (*on_the_way, *damaged, asyncio.TimeoutError))
+    return isinstance(error, (*on_the_way, *damaged, TimeoutError, asyncio.TimeoutError))
 
 
 def code(error: ClientError) -> str:
