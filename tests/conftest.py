@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from filelock import FileLock
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from featurestore.stores import packed, redis_layout
@@ -107,37 +108,57 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def sample_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a home that all processes of the suite share: the first one makes it, others wait."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made_once(name: str, make: Callable[[World], None], *, start: Path | None = None) -> Path:
+        home, is_made = root / name / "home", root / name / "is_made"
+        with FileLock(root / f"{name}.lock"):
+            if not is_made.exists():
+                shutil.rmtree(home, ignore_errors=True)  # of a process that failed half way
+                if start:
+                    shutil.copytree(start, home)
+                make(World(home))
+                is_made.touch()
+        return home
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def sample_home(shared: Callable[..., Path]) -> Path:
     """A home with the sample tables of January to March, and nothing else. Read only."""
     from featurestore.flights.sources import write_tables
 
-    home = tmp_path_factory.mktemp("sample") / "home"
-    write_tables(Settings(home=home).uri("offline"), until=SAMPLE_UNTIL)
-    return home
+    return shared(
+        "sample", lambda world: write_tables(world.settings.uri("offline"), until=SAMPLE_UNTIL)
+    )
 
 
 @pytest.fixture(scope="session")
-def trained_home(
-    sample_home: Path, prefect_api: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def trained_home(sample_home: Path, prefect_api: str, shared: Callable[..., Path]) -> Path:
     """The sample home, materialised, with a model trained until March and deployed. Read only."""
-    home = tmp_path_factory.mktemp("trained") / "home"
-    shutil.copytree(sample_home, home)
-    world = World(home)
+    return shared("trained", _train, start=sample_home)
+
+
+def _train(world: World) -> None:
     assert world.run("materialize", "--until", TRAINED_UNTIL) == 0
     assert world.run("train", "--model", "flight_delay", "--until", TRAINED_UNTIL) == 0
     assert world.run("deploy", "--model", "flight_delay") == 0
-    return home
 
 
 @pytest.fixture(scope="session")
-def demo_home(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_home(prefect_api: str, shared: Callable[..., Path]) -> Path:
     """What `make demo` leaves behind, and its report as `report.json`. Read only."""
-    home = tmp_path_factory.mktemp("demo") / "home"
-    code, report = World(home).report("quickstart")
+    return shared("demo", _demonstrate)
+
+
+def _demonstrate(world: World) -> None:
+    code, report = world.report("quickstart")
     assert code == 0
-    (home / "report.json").write_text(json.dumps(report))
-    return home
+    (world.home / "report.json").write_text(json.dumps(report))
 
 
 @pytest.fixture
