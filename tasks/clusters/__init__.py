@@ -69,6 +69,7 @@ def cluster(
         yield Here()
         return
     import dask
+    import distributed  # noqa: F401  (its own settings must be there before ours are set, and stay)
 
     from tasks.clusters.dask_compute import DaskCompute
 

@@ -188,9 +188,13 @@ class DaskCompute:
 
     def _let_go(self) -> None:
         """Close what is left of a lost cluster; what cannot be closed is gone already."""
+        import dask
+
         lost, self._open = self._open, contextlib.ExitStack()
         try:
-            lost.close()
+            # Closing says goodbye to a scheduler that is not there: that need not take long.
+            with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+                lost.close()
         except (OSError, TimeoutError, RuntimeError, AssertionError) as error:
             _log.warning("what is left of cluster %s did not close: %r", self.name, error)
 

@@ -16,6 +16,7 @@ from tasks.clusters.needs import bytes_of
 _NANNY_BYTES = 512 * 2**20
 """What a pod needs beside its worker: the nanny's process and the worker's own growth at the limit,
 so that the nanny restarts a greedy worker before Kubernetes kills the pod."""
+_FOR_WORKERS = "distributed.nanny.pre-spawn-environ."
 _AFTER_DRAINING_SECONDS = 30
 _SCHEDULER = {"cpu": "1", "memory": str(2 * 2**30)}
 
@@ -59,10 +60,13 @@ def dask_variables(settings: Mapping[str, Any]) -> dict[str, str]:
     >>> dask_variables({"distributed.scheduler.worker-ttl": "30s"})
     {'DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL': '30s'}
     """
-    return {
-        "DASK_" + name.upper().replace(".", "__").replace("-", "_"): str(value)
-        for name, value in settings.items()
-    }
+    return {_variable(name): str(value) for name, value in settings.items()}
+
+
+def _variable(setting: str) -> str:
+    if setting.startswith(_FOR_WORKERS):
+        return setting.removeprefix(_FOR_WORKERS)  # is a variable's name already
+    return "DASK_" + setting.upper().replace(".", "__").replace("-", "_")
 
 
 def _worker_pod(config: Kubernetes, environment: list[dict[str, str]]) -> dict[str, Any]:

@@ -41,7 +41,11 @@ def launched(config: Config, settings: Settings, *, again: bool = False) -> Iter
         with _connected(config.address, wait_seconds=seconds) as client:
             yield client
         return
-    with _started(config, settings) as cluster, Client(cluster) as client:
+    with (
+        _started(config, settings) as cluster,
+        # Nobody else's default: a flow may have a client of its own.
+        contextlib.closing(Client(cluster, set_as_default=False)) as client,
+    ):
         yield client
 
 
@@ -66,13 +70,13 @@ def _connected(address: str, *, wait_seconds: float) -> Iterator["Client"]:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            client = Client(address)
+            client = Client(address, set_as_default=False)
             break
         except (OSError, TimeoutError) as error:
             if time.monotonic() >= deadline:
                 raise ClusterUnreachable(address) from error
             time.sleep(0.5)
-    with client:
+    with contextlib.closing(client):
         yield client
 
 
