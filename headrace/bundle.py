@@ -18,15 +18,31 @@ from headrace import storage
 from headrace.errors import BundleRefused
 from headrace.plan import FeaturePlan
 from headrace.spec import DriftPolicy, Part, Task
+from headrace.trainers import RuntimeName
 
 MANIFEST = "bundle.json"
-MODEL = "model.ubj"
 GOLDEN = "golden.arrow"
 REFERENCE = "reference.arrow"
 CARD = "MODEL_CARD.md"
-FILES = (MODEL, GOLDEN, REFERENCE, CARD)
 OUTPUT = "prediction"
 """The column, tensor and field that holds what the model predicts."""
+
+_MODEL_FILES: dict[RuntimeName, str] = {
+    "xgboost": "model.ubj",
+    "onnx": "model.onnx",
+    "ensemble": "ensemble.json",
+}
+"""Formats without code: UBJSON, ONNX, and a list of other bundles with their weights."""
+
+
+def model_file(runtime: RuntimeName) -> str:
+    """The name of the file that holds the model itself."""
+    return _MODEL_FILES[runtime]
+
+
+def file_names(runtime: RuntimeName) -> tuple[str, ...]:
+    """The files of a bundle beside ``bundle.json``, the model first."""
+    return (model_file(runtime), GOLDEN, REFERENCE, CARD)
 
 
 class Lineage(Part):
@@ -48,7 +64,7 @@ class BundleManifest(Part):
     format: Literal["headrace-bundle-1"] = "headrace-bundle-1"
     model: str
     task: Task
-    runtime: Literal["xgboost"]
+    runtime: RuntimeName
     plan: FeaturePlan
     drift: DriftPolicy
     lineage: Lineage
@@ -67,6 +83,11 @@ class Bundle:
     files: dict[str, bytes]
 
     @property
+    def model(self) -> bytes:
+        """The model itself, in the format of its runtime."""
+        return self.files[model_file(self.manifest.runtime)]
+
+    @property
     def golden(self) -> pa.Table:
         """Input columns and ``prediction`` of the golden rows."""
         return _read_arrow(self.files[GOLDEN])
@@ -78,11 +99,12 @@ def write_bundle(root: str, manifest: BundleManifest, files: dict[str, bytes]) -
     Safe to run twice: files are named by what they hold, and ``bundle.json`` comes last, so a
     folder without it is no bundle yet.
     """
-    hashes = {name: storage.sha256(files[name]) for name in FILES}
+    names = file_names(manifest.runtime)
+    hashes = {name: storage.sha256(files[name]) for name in names}
     manifest = manifest.model_copy(update={"files": hashes})
     document = _canonical(manifest)
     digest = storage.sha256(document)
-    for name in FILES:
+    for name in names:
         storage.write_atomic(f"{root}/{digest}/{name}", files[name])
     storage.write_atomic(f"{root}/{digest}/{MANIFEST}", document)
     return digest
@@ -95,9 +117,10 @@ def read_bundle(root: str, digest: str) -> Bundle:
         BundleRefused: if it is not there, or a file is changed, missing or added.
     """
     manifest, folder = read_manifest(root, digest), f"{root}/{digest}"
-    if added := set(storage.list_names(folder)) - {MANIFEST, *FILES}:
+    names = file_names(manifest.runtime)
+    if added := set(storage.list_names(folder)) - {MANIFEST, *names}:
         raise BundleRefused(digest, f"files were added: {', '.join(sorted(added))}")
-    files = {name: _read(folder, name, digest) for name in FILES}
+    files = {name: _read(folder, name, digest) for name in names}
     for name, data in files.items():
         if storage.sha256(data) != manifest.files.get(name):
             raise BundleRefused(digest, f"{name} was changed")

@@ -97,7 +97,8 @@ class FeaturePlan(Part):
 
     project: str
     """The Feast project, part of the online store's table names."""
-    feature_service: str
+    feature_service: str | None
+    """None: a model of request fields alone."""
     definitions_sha256: str
     """The hash of the feature definitions that the plan was compiled from."""
     event_timestamp: str

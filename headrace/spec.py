@@ -8,10 +8,41 @@ import importlib
 import pkgutil
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from headrace.errors import SpecRefused, UnknownName
 from headrace.names import checked_name
+from headrace.part import Part
+from headrace.trainers import (
+    EnsembleTrainer,
+    Member,
+    OnnxModel,
+    SklearnTrainer,
+    TorchTrainer,
+    Trainer,
+    XGBoostTrainer,
+)
+
+__all__ = [
+    "DriftPolicy",
+    "EnsembleTrainer",
+    "Gate",
+    "LabelSource",
+    "Member",
+    "Metric",
+    "ModelSpec",
+    "OnnxModel",
+    "Part",
+    "RequestField",
+    "RolloutPolicy",
+    "SklearnTrainer",
+    "Task",
+    "TimeHoldout",
+    "TorchTrainer",
+    "XGBoostTrainer",
+    "load_spec",
+    "model_names",
+]
 
 Metric = Literal["roc_auc", "log_loss", "brier", "rmse", "mae"]
 Task = Literal["binary", "regression"]
@@ -19,12 +50,6 @@ _METRICS_OF: dict[str, set[str]] = {
     "binary": {"roc_auc", "log_loss", "brier"},
     "regression": {"rmse", "mae"},
 }
-
-
-class Part(BaseModel):
-    """A frozen piece of a spec, plan or bundle; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RequestField(Part):
@@ -45,14 +70,6 @@ class LabelSource(Part):
     event_timestamp: str = Field(description="column: the moment of prediction, UTC")
     created_timestamp: str = Field(description="column: when the outcome was known, UTC")
     column: str = Field(description="the label")
-
-
-class XGBoostTrainer(Part):
-    """Gradient-boosted trees; ``parameters`` go to XGBoost as they are."""
-
-    kind: Literal["xgboost"] = "xgboost"
-    rounds: int = Field(300, ge=1, description="how many trees")
-    parameters: dict[str, float | int | str] = Field(default_factory=dict)
 
 
 class TimeHoldout(Part):
@@ -103,7 +120,10 @@ class ModelSpec(Part):
     name: str
     description: str = Field(min_length=10, description="one sentence for the model card")
     owner: str = Field(min_length=1, description="who answers for it")
-    feature_service: str = Field(description="name of a Feast feature service")
+    feature_service: str | None = Field(
+        None,
+        description="name of a Feast feature service; None: the model sees request fields alone",
+    )
     label: LabelSource
     scoring_table: str = Field(description="table of the rows that batch prediction scores")
     task: Task = "binary"
@@ -112,7 +132,7 @@ class ModelSpec(Part):
     inputs_from_request: tuple[str, ...] = Field(
         (), description="request fields that the model sees as they are"
     )
-    trainer: XGBoostTrainer = XGBoostTrainer()
+    trainer: Trainer = XGBoostTrainer()
     validation: TimeHoldout = TimeHoldout()
     gates: tuple[Gate, ...] = Field(min_length=1)
     drift: DriftPolicy = DriftPolicy()
@@ -163,6 +183,8 @@ def load_spec(name: str) -> ModelSpec:
         found = getattr(importlib.import_module(f"models.{name}"), "spec", None)
     except (SyntaxError, ImportError, NameError) as error:
         raise SpecRefused(name, f"models/{name}.py cannot be imported: {error}") from error
+    except ValidationError as error:  # of a part of the spec: a trainer, a gate ...
+        raise SpecRefused(name, f"{error.title}: {_sentence(error)}") from error
     if not isinstance(found, ModelSpec):
         raise SpecRefused(name, f"models/{name}.py must define spec = ModelSpec(...)")
     if found.name != name:

@@ -92,7 +92,8 @@ def _features(plan: FeaturePlan) -> str:
         (f"transform `{pin.name}`", "at request time", f"{pin.output} of {', '.join(pin.inputs)}")
         for pin in plan.transforms
     ]
-    head = f"## Features: {len(plan.columns)} of service `{plan.feature_service}`\n\n"
+    service = f" of service `{plan.feature_service}`" if plan.feature_service else ""
+    head = f"## Features: {len(plan.columns)}{service}\n\n"
     return head + _table(("From", "Age", "Features"), rows)
 
 
@@ -104,8 +105,9 @@ def _age(view: ViewRead) -> str:
 
 def _parameters(spec: ModelSpec) -> str:
     trainer = spec.trainer
-    rows = [("rounds", f"{trainer.rounds}")]
-    rows += [(name, f"{value}") for name, value in sorted(trainer.parameters.items())]
+    facts = dict(trainer.facts)
+    first = [("rounds", f"{facts.pop('rounds')}")] if "rounds" in facts else []
+    rows = first + [(name, f"{value}") for name, value in sorted(facts.items())]
     return f"## Trainer: {trainer.kind}\n\n" + _table(("Parameter", "Value"), rows)
 
 

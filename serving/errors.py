@@ -2,6 +2,8 @@
 
 ServingError                  the server could not do its work
 ├── RuntimeFailed             the library that runs the model reported an error
+│   └── OutOfMemory           a batch that does not fit into memory
+├── DeviceMissing             a GPU was asked for and cannot be used (a UsageError)
 ├── NotFinite                 the model answered with NaN or infinity
 ├── OnlineStoreFailing        features cannot be read now
 ├── PortTaken                 the address cannot be listened on (a UsageError)
@@ -26,9 +28,21 @@ class ServingError(HeadraceError):
 class RuntimeFailed(ServingError):
     """The library that runs the model reported an error."""
 
-    def __init__(self, action: str, reason: str) -> None:
-        self.action, self.reason = action, reason
-        super().__init__(f"XGBoost could not {action}: {reason}")
+    def __init__(self, action: str, reason: str, *, library: str = "XGBoost") -> None:
+        self.action, self.reason, self.library = action, reason, library
+        super().__init__(f"{library} could not {action}: {reason}")
+
+
+class OutOfMemory(RuntimeFailed):
+    """A batch does not fit into the memory of its device."""
+
+
+class DeviceMissing(ServingError, UsageError):
+    """A GPU was asked for that this process does not have, or that a library cannot use."""
+
+    def __init__(self, library: str, reason: str) -> None:
+        self.library, self.reason = library, reason
+        super().__init__(f"{library} cannot compute on a GPU: {reason}.")
 
 
 class NotFinite(ServingError):

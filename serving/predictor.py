@@ -2,7 +2,8 @@
 
 Batch workers and the online server both call ``load_predictor``; nothing else loads a model. A
 bundle takes no traffic before its every byte was checked, its transforms were found unchanged, and
-its golden rows came out bit for bit as they did when it was built.
+its golden rows came out bit for bit as they did when it was built. (On a GPU, which adds up in
+another order, they must come out within float32's rounding.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.vectors import input_matrix
-from headrace.bundle import MODEL, OUTPUT, Bundle, read_bundle
+from headrace.bundle import OUTPUT, Bundle, read_bundle
 from headrace.errors import BundleRefused
 from headrace.plan import FeaturePlan, pinned_transforms
 from headrace.transform import Transform
 from serving.errors import RuntimeFailed
-from serving.runtimes.xgboost import XGBoostRuntime
+from serving.runtimes.device import Device, DeviceChoice
+from serving.runtimes.memory import FittingBatches
+from serving.runtimes.runtime import Opening, Runtime, open_runtime
+
+_DEEPEST = 4
+"""How many ensembles may lie inside each other."""
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+"""How far a golden row may be off on a GPU: a few hundred roundings of float32 in a row."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Predictor:
 
     bundle: Bundle
     transforms: list[Transform]
-    runtime: XGBoostRuntime
+    runtime: Runtime
+    batches: FittingBatches
 
     @property
     def digest(self) -> str:
@@ -43,6 +52,11 @@ class Predictor:
         """The model's input columns, in order."""
         return self.plan.columns
 
+    @property
+    def device(self) -> Device:
+        """Where its model computes."""
+        return self.runtime.device
+
     def matrix(
         self, reads: Mapping[str, np.ndarray], request: Mapping[str, np.ndarray]
     ) -> np.ndarray:
@@ -55,34 +69,63 @@ class Predictor:
         return input_matrix(self.plan, self.transforms, reads, request)
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the prediction of each row of ``matrix``: float32, shape (rows,)."""
-        return self.runtime.predict(matrix)
+        """Return the prediction of each row of ``matrix``: float32, shape (rows,).
+
+        What does not fit into memory at once is computed in smaller batches.
+        """
+        return self.batches.predict(matrix)
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        self.runtime.close()
 
 
-def load_predictor(bundles_root: str, digest: str, *, threads: int = 1) -> Predictor:
+def load_predictor(
+    bundles_root: str,
+    digest: str,
+    *,
+    threads: int = 1,
+    device: DeviceChoice = "cpu",
+    memory_share: float = 0.8,
+) -> Predictor:
     """Load a bundle and make it prove itself.
 
     Args:
         bundles_root: the folder or URL that holds ``<digest>/``.
         digest: which bundle.
         threads: how many cores one ``predict`` may use; 0: all.
+        device: where to compute; ``auto``: on a GPU where there is one that the library can use.
+        memory_share: the share of a GPU's memory that the model may take.
 
     Raises:
         BundleRefused: if a byte differs, a transform has changed, the model cannot be loaded or
-            does not fit its plan, or a golden row comes out different.
+            does not fit its plan, or a golden row comes out different; a member of an ensemble is
+            held to the same.
+        DeviceMissing: if ``cuda`` was asked for and cannot be used.
     """
-    bundle = read_bundle(bundles_root, digest)
-    transforms = pinned_transforms(bundle.manifest.plan, digest)
-    try:
-        runtime = XGBoostRuntime(bundle.files[MODEL], threads=threads)
-    except RuntimeFailed as error:
-        raise BundleRefused(digest, str(error)) from error
-    predictor = Predictor(bundle, transforms, runtime)
-    if runtime.columns != len(predictor.columns):
-        reason = f"its model has {runtime.columns} inputs, its plan {len(predictor.columns)}"
-        raise BundleRefused(digest, reason)
-    _reproduce_golden(predictor)
-    return predictor
+
+    def load(digest: str, inside: tuple[str, ...] = ()) -> Predictor:
+        bundle = read_bundle(bundles_root, digest)
+        transforms = pinned_transforms(bundle.manifest.plan, digest)
+        golden = _golden(bundle)
+        opening = Opening(
+            columns=bundle.manifest.plan.columns,
+            member=lambda member: load(member, _within(inside, digest, member)),
+            rows=_inputs(golden),
+            threads=threads,
+            device=device,
+            memory_share=memory_share,
+        )
+        try:
+            runtime = open_runtime(bundle.manifest.runtime, bundle.model, opening)
+        except RuntimeFailed as error:
+            raise BundleRefused(digest, str(error)) from error
+        predictor = Predictor(bundle, transforms, runtime, FittingBatches(runtime))
+        _check_width(predictor)
+        _reproduce(predictor, golden)
+        return predictor
+
+    return load(digest)
 
 
 def golden_table(columns: Sequence[str], matrix: np.ndarray, predictions: np.ndarray) -> pa.Table:
@@ -99,15 +142,34 @@ def golden_table(columns: Sequence[str], matrix: np.ndarray, predictions: np.nda
     return pa.table([pa.array(np.ascontiguousarray(a)) for a in arrays], names=names)
 
 
-def _reproduce_golden(predictor: Predictor) -> None:
-    golden = _golden(predictor)
-    matrix = np.column_stack([golden[name].to_numpy() for name in predictor.columns])
+def _within(inside: tuple[str, ...], digest: str, member: str) -> tuple[str, ...]:
+    """The bundles around ``member``, which must not be one of them."""
+    around = (*inside, digest)
+    if member in around:
+        raise BundleRefused(digest, f"it is a member of itself, by {member[:12]}")
+    if len(around) > _DEEPEST:
+        raise BundleRefused(digest, f"it lies in {len(around)} ensembles; {_DEEPEST} is the most")
+    return around
+
+
+def _check_width(predictor: Predictor) -> None:
+    have, wanted = predictor.runtime.columns, len(predictor.columns)
+    if have != wanted:
+        reason = f"its model has {have} inputs, its plan {wanted}"
+        raise BundleRefused(predictor.digest, reason)
+
+
+def _reproduce(predictor: Predictor, golden: pa.Table) -> None:
     wanted = golden[OUTPUT].to_numpy()
     try:
-        given = predictor.predict(matrix)
+        given = predictor.predict(_inputs(golden))
     except RuntimeFailed as error:
         raise BundleRefused(predictor.digest, str(error)) from error
-    differs = np.flatnonzero(given.view(np.uint32) != wanted.view(np.uint32))
+    if predictor.device == "cpu":
+        same = given.view(np.uint32) == wanted.view(np.uint32)
+    else:
+        same = np.isclose(given, wanted, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True)
+    differs = np.flatnonzero(~same)
     if len(differs):
         row = int(differs[0])
         raise BundleRefused(
@@ -117,10 +179,15 @@ def _reproduce_golden(predictor: Predictor) -> None:
         )
 
 
-def _golden(predictor: Predictor) -> pa.Table:
-    digest, names = predictor.digest, [*predictor.columns, OUTPUT]
+def _inputs(golden: pa.Table) -> np.ndarray:
+    names = [name for name in golden.column_names if name != OUTPUT]
+    return np.column_stack([golden[name].to_numpy() for name in names])
+
+
+def _golden(bundle: Bundle) -> pa.Table:
+    digest, names = bundle.digest, [*bundle.manifest.plan.columns, OUTPUT]
     try:
-        golden = predictor.bundle.golden
+        golden = bundle.golden
     except pa.ArrowException as error:
         raise BundleRefused(digest, f"golden.arrow is not an Arrow file: {error}") from error
     if golden.schema != pa.schema([(name, pa.float32()) for name in names]):

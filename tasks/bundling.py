@@ -6,12 +6,12 @@ from headrace import storage
 from headrace.bundle import (
     CARD,
     GOLDEN,
-    MODEL,
     OUTPUT,
     REFERENCE,
     BundleManifest,
     Lineage,
     arrow_bytes,
+    model_file,
 )
 from headrace.scorecard import Scorecard
 from headrace.spec import ModelSpec
@@ -19,8 +19,8 @@ from monitoring.profile import reference_profile
 from registry.gates import GateResult
 from registry.model_card import render_card
 from serving.predictor import golden_table
-from serving.runtimes.xgboost import XGBoostRuntime
-from tasks.fitting import Fitted, code_revision
+from serving.runtimes.memory import FittingBatches
+from tasks.fitting import Fitted, code_revision, open_fitted
 from tasks.training_sets import TrainingSet, matrix_of, part, read_training_set
 
 GOLDEN_ROWS = 64
@@ -39,8 +39,9 @@ def bundle_of(
     plan = training_set.plan
     train = part(read_training_set(training_set.uri), spec.label, training_set.train)
     matrix = matrix_of(train, plan.columns)
-    model = storage.read_bytes(fitted.uri)
-    predictions = XGBoostRuntime(model, threads=0).predict(matrix)
+    runtime = open_fitted(spec, training_set, fitted)
+    predictions = FittingBatches(runtime).predict(matrix)
+    runtime.close()
 
     columns = {name: matrix[:, position] for position, name in enumerate(plan.columns)}
     golden = np.linspace(0, len(matrix) - 1, min(GOLDEN_ROWS, len(matrix))).astype(int)
@@ -54,7 +55,7 @@ def bundle_of(
         tested_until=training_set.holdout.until,
     )
     files = {
-        MODEL: model,
+        model_file(fitted.runtime): storage.read_bytes(fitted.uri),
         GOLDEN: arrow_bytes(golden_table(plan.columns, matrix[golden], predictions[golden])),
         REFERENCE: reference_profile({**columns, OUTPUT: predictions}).to_bytes(),
         CARD: render_card(spec, plan=plan, lineage=lineage, card=card, gates=gates).encode(),
@@ -62,12 +63,12 @@ def bundle_of(
     manifest = BundleManifest(
         model=spec.name,
         task=spec.task,
-        runtime=spec.trainer.kind,
+        runtime=fitted.runtime,
         plan=plan,
         drift=spec.drift,
         lineage=lineage,
         metrics=card.metrics,
-        parameters={"rounds": spec.trainer.rounds, **spec.trainer.parameters},
+        parameters=spec.trainer.facts,
         files={},
     )
     return manifest, files

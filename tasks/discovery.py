@@ -142,6 +142,8 @@ def _registered(settings: Settings, catalog: Catalog) -> Reading:
 
 
 def _as_defined(catalog: Catalog, plan: FeaturePlan) -> bool:
+    if plan.feature_service is None:
+        return True  # it reads nothing that could be defined otherwise
     if plan.feature_service not in catalog.services or plan.project != catalog.project:
         return False
     now = plan.model_copy(update={"views": service_reads(catalog, plan.feature_service)})

@@ -3,13 +3,26 @@
 import subprocess
 from pathlib import Path
 
-import numpy as np
-
 from headrace import storage
+from headrace.bundle import model_file
+from headrace.errors import SpecRefused
 from headrace.scorecard import Scorecard
 from headrace.settings import Settings
-from headrace.spec import ModelSpec, Part
-from serving.runtimes.xgboost import XGBoostRuntime
+from headrace.spec import (
+    EnsembleTrainer,
+    ModelSpec,
+    OnnxModel,
+    Part,
+    SklearnTrainer,
+    TorchTrainer,
+    XGBoostTrainer,
+)
+from headrace.trainers import RuntimeName
+from serving.errors import RuntimeFailed
+from serving.predictor import load_predictor
+from serving.runtimes.memory import FittingBatches
+from serving.runtimes.runtime import Opening, Runtime, open_runtime
+from tasks.fitters import ensemble, onnx, sklearn, torch, xgboost
 from tasks.training_sets import TrainingSet, labels_of, matrix_of, part, read_training_set
 
 
@@ -18,15 +31,64 @@ class Fitted(Part):
 
     uri: str
     training_rows: int
+    runtime: RuntimeName
+    bundles_root: str
+    """Where the members of an ensemble lie."""
 
 
 def fit(settings: Settings, spec: ModelSpec, training_set: TrainingSet) -> Fitted:
-    """Fit the spec's trainer on the training part and write the model under its hash."""
+    """Fit the spec's trainer on the training part and write the model under its hash.
+
+    Raises:
+        SpecRefused: if that cannot be done as the spec says, naming the field.
+    """
     train = part(read_training_set(training_set.uri), spec.label, training_set.train)
-    data = fit_xgboost(spec, matrix_of(train, training_set.plan.columns), labels_of(train))
-    uri = settings.uri("fits", f"{storage.sha256(data)}.ubj")
+    matrix, labels = matrix_of(train, training_set.plan.columns), labels_of(train)
+    match spec.trainer:
+        case XGBoostTrainer() as trainer:
+            data = xgboost.fit(trainer, spec.task, matrix, labels)
+        case SklearnTrainer() as trainer:
+            data = sklearn.fit(spec, trainer, matrix, labels)
+        case TorchTrainer() as trainer:
+            data = torch.fit(spec, trainer, matrix, labels)
+        case OnnxModel() as trainer:
+            data = onnx.fit(spec, trainer, matrix)
+        case EnsembleTrainer() as trainer:
+            data = ensemble.fit(
+                settings,
+                spec,
+                trainer,
+                training_set=training_set,
+                matrix=matrix,
+                labels=labels,
+                moments=train[spec.label.event_timestamp],
+            )
+    runtime = spec.trainer.runtime
+    uri = settings.uri("fits", storage.sha256(data) + Path(model_file(runtime)).suffix)
     storage.write_atomic(uri, data)
-    return Fitted(uri=uri, training_rows=train.num_rows)
+    return Fitted(
+        uri=uri,
+        training_rows=train.num_rows,
+        runtime=runtime,
+        bundles_root=settings.uri("bundles"),
+    )
+
+
+def open_fitted(spec: ModelSpec, training_set: TrainingSet, fitted: Fitted) -> Runtime:
+    """Return the runtime of a model that has no bundle yet, on all cores.
+
+    Raises:
+        SpecRefused: if its runtime does not take it.
+    """
+    opening = Opening(
+        columns=training_set.plan.columns,
+        member=lambda digest: load_predictor(fitted.bundles_root, digest, threads=0),
+        threads=0,
+    )
+    try:
+        return open_runtime(fitted.runtime, storage.read_bytes(fitted.uri), opening)
+    except RuntimeFailed as error:
+        raise SpecRefused(spec.name, f"trainer {spec.trainer.kind}: {error}") from error
 
 
 def score_holdout(spec: ModelSpec, training_set: TrainingSet, fitted: Fitted) -> Scorecard:
@@ -34,26 +96,12 @@ def score_holdout(spec: ModelSpec, training_set: TrainingSet, fitted: Fitted) ->
     from monitoring.performance import score
 
     holdout = part(read_training_set(training_set.uri), spec.label, training_set.holdout)
-    runtime = XGBoostRuntime(storage.read_bytes(fitted.uri), threads=0)
-    predictions = runtime.predict(matrix_of(holdout, training_set.plan.columns))
+    runtime = open_fitted(spec, training_set, fitted)
+    predictions = FittingBatches(runtime).predict(matrix_of(holdout, training_set.plan.columns))
+    runtime.close()
     gated = [gate.by for gate in spec.gates if gate.by]
     slices = {by: holdout[by].to_numpy(zero_copy_only=False) for by in gated}
     return score(spec.task, labels_of(holdout), predictions, slices=slices)
-
-
-def fit_xgboost(spec: ModelSpec, matrix: np.ndarray, labels: np.ndarray) -> bytes:
-    """Fit gradient-boosted trees and return the model in XGBoost's UBJSON format.
-
-    The same rows, spec and number of threads give the same bytes.
-    """
-    import xgboost
-
-    trainer = spec.trainer
-    objective = "binary:logistic" if spec.task == "binary" else "reg:squarederror"
-    parameters = {"objective": objective, "tree_method": "hist", "seed": 0, **trainer.parameters}
-    train = xgboost.QuantileDMatrix(matrix, labels)
-    booster = xgboost.train(parameters, train, num_boost_round=trainer.rounds)
-    return bytes(booster.save_raw("ubj"))
 
 
 def code_revision(folder: Path | None = None) -> str:

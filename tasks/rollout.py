@@ -53,7 +53,7 @@ def verify_bundle(settings: Settings, digest: str) -> bundle.BundleManifest:
     get_run_logger().info(
         "bundle %s: %s files and %s golden rows hold",
         digest[:12],
-        len(bundle.FILES),
+        len(predictor.bundle.files),
         predictor.bundle.golden.num_rows,
     )
     return predictor.bundle.manifest

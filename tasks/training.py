@@ -51,7 +51,7 @@ def fit(settings: Settings, model: str, training_set: TrainingSet) -> Fitted:
     """Fit the spec's trainer. Safe to run twice: the file is named by its hash."""
     spec = load_spec(model)
     fitted = fitting.fit(settings, spec, training_set)
-    get_run_logger().info("%s trees from %s rows", spec.trainer.rounds, fitted.training_rows)
+    get_run_logger().info("%s fitted on %s rows", spec.trainer.kind, fitted.training_rows)
     return fitted
 
 
@@ -112,7 +112,7 @@ def register(settings: Settings, model: str, digest: str) -> ModelVersion:
         metrics=manifest.metrics,
         parameters=manifest.parameters,
         tags={
-            "feature_service": manifest.plan.feature_service,
+            "feature_service": manifest.plan.feature_service or "",
             "definitions_sha256": manifest.plan.definitions_sha256,
             "reads_sha256": manifest.plan.reads_sha256,
             **{name: str(value) for name, value in lineage.model_dump().items()},

@@ -10,6 +10,8 @@ from headrace.transform import find_transform
 def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
     """Return what a model of this spec reads: the features of its service, transforms pinned.
 
+    Without a service it reads nothing: its inputs are request fields, and transforms of them.
+
     Features that are no numbers are read for the transforms: a model's input has none of them.
 
     Raises:
@@ -17,14 +19,15 @@ def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
         SpecRefused: if the label's entity keys lack a join key of the service, or if what the
             service gives and what the transforms need do not fit.
     """
-    if spec.feature_service not in catalog.services:
-        raise UnknownName("feature service", spec.feature_service, catalog.services)
+    service = spec.feature_service
+    if service is not None and service not in catalog.services:
+        raise UnknownName("feature service", service, catalog.services)
     plan = FeaturePlan(
         project=catalog.project,
-        feature_service=spec.feature_service,
+        feature_service=service,
         definitions_sha256=catalog.definitions_sha256,
         event_timestamp=spec.label.event_timestamp,
-        views=service_reads(catalog, spec.feature_service),
+        views=() if service is None else service_reads(catalog, service),
         request=spec.request,
         inputs_from_request=spec.inputs_from_request,
         transforms=tuple(pin(find_transform(name)) for name in spec.transforms),
@@ -51,7 +54,7 @@ def _check_transforms(plan: FeaturePlan, spec: ModelSpec) -> None:
             raise SpecRefused(
                 spec.name,
                 f"transform {transform.name} needs {', '.join(unknown)}, which is neither a "
-                f"request field nor a feature of {plan.feature_service}",
+                f"request field nor a feature of {plan.feature_service or 'a feature service'}",
             )
     if len(set(plan.columns)) < len(plan.columns):
         twice = sorted({c for c in plan.columns if plan.columns.count(c) > 1})
@@ -61,7 +64,7 @@ def _check_transforms(plan: FeaturePlan, spec: ModelSpec) -> None:
 
 
 def _check_objects(catalog: Catalog, plan: FeaturePlan, spec: ModelSpec) -> None:
-    if only_feast := catalog.on_demand.get(plan.feature_service):
+    if only_feast := catalog.on_demand.get(plan.feature_service or ""):
         raise SpecRefused(
             spec.name,
             f"feature service {plan.feature_service} lists {', '.join(only_feast)}, an on-demand "

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from serving.errors import RuntimeFailed
+from serving.runtimes.device import Device, DeviceChoice, choose_device
+from serving.runtimes.memory import failure
 
 _PREDICT = json.dumps(
     {
@@ -32,25 +34,34 @@ _PREDICT = json.dumps(
 class XGBoostRuntime:
     """One loaded model. Safe to call from several threads; they take turns."""
 
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
+    def __init__(self, model: bytes, *, threads: int = 1, device: DeviceChoice = "cpu") -> None:
         """Load a model.
 
         Args:
             model: UBJSON as ``Booster.save_raw("ubj")`` writes it.
             threads: how many cores one ``predict`` may use; 0: all.
+            device: where to compute.
 
         Raises:
             RuntimeFailed: if XGBoost refuses the bytes.
+            DeviceMissing: if ``cuda`` was asked for and cannot be used.
         """
         if not model.startswith(b"{"):  # XGBoost would end the whole process on empty bytes
             raise RuntimeFailed("load the model", f"{len(model)} bytes that are not UBJSON")
         self._library = _library()
+        self.device: Device = choose_device(
+            device,
+            library="XGBoost",
+            builds_cuda=_builds_cuda(),
+            remedy="install xgboost of the same version in the place of xgboost-cpu",
+        )
         self._lock = threading.Lock()
         self._handle = ctypes.c_void_p()
         self._call("create a booster", "XGBoosterCreate", None, 0, ctypes.byref(self._handle))
         # The booster is freed once, by close() or when the last request lets go of the runtime.
         self._free = weakref.finalize(self, self._library.XGBoosterFree, self._handle)
         self._call("set nthread", "XGBoosterSetParam", self._handle, b"nthread", b"%d" % threads)
+        self._call("set device", "XGBoosterSetParam", self._handle, b"device", self.device.encode())
         self._call(
             "load the model", "XGBoosterLoadModelFromBuffer", self._handle, model, len(model)
         )
@@ -112,7 +123,7 @@ class XGBoostRuntime:
         if getattr(self._library, function)(*arguments) != 0:
             said = self._library.XGBGetLastError().decode(errors="replace").strip()
             # XGBoost adds a C++ stack trace after the sentence.
-            raise RuntimeFailed(action, said.split("\nStack trace", 1)[0].strip())
+            raise failure("XGBoost", action, said.split("\nStack trace", 1)[0].strip())
 
 
 def _array_interface(matrix: np.ndarray) -> bytes:
@@ -122,6 +133,13 @@ def _array_interface(matrix: np.ndarray) -> bytes:
         rows,
         columns,
     )
+
+
+@functools.cache
+def _builds_cuda() -> bool:
+    told = ctypes.c_char_p()
+    _library().XGBuildInfo(ctypes.byref(told))
+    return bool(json.loads(told.value or b"{}").get("USE_CUDA"))
 
 
 @functools.cache

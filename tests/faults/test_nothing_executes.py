@@ -85,7 +85,7 @@ def test_the_pickle_would_touch_the_canary_if_anybody_opened_it(tmp_path):
     assert (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("name", [bundle.MODEL, bundle.GOLDEN])
+@pytest.mark.parametrize("name", [bundle.model_file("xgboost"), bundle.GOLDEN])
 def test_a_pickle_for_a_model_or_its_golden_rows_is_refused_and_not_opened(world, poisoned, name):
     from serving.predictor import load_predictor
 

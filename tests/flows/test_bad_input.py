@@ -407,7 +407,7 @@ def test_a_cluster_that_does_not_answer_is_named(refused, monkeypatch, address, 
     [
         ("deploy", bundle.MANIFEST),
         ("deploy", bundle.CARD),
-        ("batch_predict", bundle.MODEL),
+        ("batch_predict", bundle.model_file("xgboost")),
         ("batch_predict", bundle.GOLDEN),
         ("check_drift", bundle.REFERENCE),
     ],

@@ -39,7 +39,7 @@ MANIFEST = bundle.BundleManifest(
     files={},
 )
 FILES = {
-    bundle.MODEL: b"a model",
+    bundle.model_file("xgboost"): b"a model",
     bundle.GOLDEN: bundle.arrow_bytes(pa.table({"x": [1.0], "prediction": [0.5]})),
     bundle.REFERENCE: b"a profile",
     bundle.CARD: b"# a card",
@@ -69,7 +69,7 @@ def test_the_same_inputs_give_the_same_digest_and_others_another(root, digest):
     assert bundle.write_bundle(root, other, FILES) != digest
 
 
-@pytest.mark.parametrize("name", [bundle.MANIFEST, *bundle.FILES])
+@pytest.mark.parametrize("name", [bundle.MANIFEST, *bundle.file_names("xgboost")])
 def test_one_changed_bit_of_any_file_is_refused(root, digest, name):
     uri = f"{root}/{digest}/{name}"
     data = bytearray(storage.read_bytes(uri))
@@ -79,7 +79,7 @@ def test_one_changed_bit_of_any_file_is_refused(root, digest, name):
         bundle.read_bundle(root, digest)
 
 
-@pytest.mark.parametrize("name", [bundle.MANIFEST, *bundle.FILES])
+@pytest.mark.parametrize("name", [bundle.MANIFEST, *bundle.file_names("xgboost")])
 def test_a_missing_file_is_refused(tmp_path, name):
     root = str(tmp_path)
     digest = bundle.write_bundle(root, MANIFEST, FILES)

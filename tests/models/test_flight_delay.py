@@ -13,7 +13,7 @@ from headrace.spec import load_spec
 from monitoring.performance import score
 from registry.gates import check_gates
 from serving.runtimes.xgboost import XGBoostRuntime
-from tasks.fitting import fit_xgboost
+from tasks.fitters import xgboost
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ def test_four_weeks_of_training_keep_every_gate_on_the_weeks_after(settings, pla
     label, cut = rows[spec.label.column].to_numpy(), np.datetime64("2013-01-29", "us")
     train = rows[spec.label.created_timestamp].to_numpy() < cut
     test = rows[spec.label.event_timestamp].to_numpy() >= cut
-    model = XGBoostRuntime(fit_xgboost(spec, matrix[train], label[train]), threads=2)
+    model = XGBoostRuntime(
+        xgboost.fit(spec.trainer, spec.task, matrix[train], label[train]), threads=2
+    )
     origins = rows["origin"].to_numpy(zero_copy_only=False)[test]
     card = score("binary", label[test], model.predict(matrix[test]), slices={"origin": origins})
     results = check_gates(spec.gates, card)

@@ -11,11 +11,11 @@ from featurestore.online.reader import OnlineRows
 from headrace.bundle import (
     CARD,
     GOLDEN,
-    MODEL,
     REFERENCE,
     BundleManifest,
     Lineage,
     arrow_bytes,
+    model_file,
     write_bundle,
 )
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead, pin
@@ -107,7 +107,7 @@ def bundle_files(plan, booster):
         matrix = some_matrix(20, len(plan.columns), seed + 100)
         golden = golden_table(plan.columns, matrix, model.inplace_predict(matrix))
         files = {
-            MODEL: bytes(model.save_raw("ubj")),
+            model_file("xgboost"): bytes(model.save_raw("ubj")),
             GOLDEN: arrow_bytes(golden),
             REFERENCE: b"profile",
             CARD: b"# A tiny model",

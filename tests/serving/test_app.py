@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.bundle import MODEL
+from headrace.bundle import model_file
 from headrace.errors import StorageFailed
 from monitoring.inference_log import read_log
 
@@ -51,7 +51,7 @@ def test_health_names_model_release_store_and_log(client, store):
 
 def test_health_tells_of_a_refused_release(client, store, endpoint):
     digest = store.release(store.bundle(seed=9))
-    Path(store.root, "bundles", digest, MODEL).unlink()
+    Path(store.root, "bundles", digest, model_file("xgboost")).unlink()
     endpoint.look()
     body = client.get("/health").json()
     assert (body["status"], body["release"]["revision"]) == ("degraded", 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.bundle import MODEL
+from headrace.bundle import model_file
 from headrace.errors import BundleRefused, NameRefused, StorageFailed, UnknownName
 from serving.dataplane import infer_features
 from serving.endpoint import Endpoint
@@ -28,7 +28,7 @@ def test_a_name_that_climbs_out_of_the_folder_is_refused(store, open_reader):
 
 def test_a_changed_bundle_does_not_start(store, open_reader):
     digest = store.release(store.bundle())
-    Path(store.root, "bundles", digest, MODEL).write_bytes(b"{changed}")
+    Path(store.root, "bundles", digest, model_file("xgboost")).write_bytes(b"{changed}")
     with pytest.raises(BundleRefused, match=r"model\.ubj was changed"):
         Endpoint(store.root, "flight_delay", open_reader)
 
@@ -56,7 +56,7 @@ def test_several_moves_at_once_end_at_the_newest(endpoint, store):
 def test_a_refused_bundle_leaves_the_old_model_answering_and_says_why(endpoint, store):
     before = answer(endpoint)
     digest = store.release(store.bundle(seed=9))
-    Path(store.root, "bundles", digest, MODEL).unlink()
+    Path(store.root, "bundles", digest, model_file("xgboost")).unlink()
     assert not endpoint.look()
     assert answer(endpoint) == before
     assert "model.ubj is missing" in endpoint.refused
@@ -64,7 +64,7 @@ def test_a_refused_bundle_leaves_the_old_model_answering_and_says_why(endpoint, 
 
 def test_a_refused_bundle_is_not_loaded_again_every_second(endpoint, store, monkeypatch):
     digest = store.release(store.bundle(seed=9))
-    Path(store.root, "bundles", digest, MODEL).unlink()
+    Path(store.root, "bundles", digest, model_file("xgboost")).unlink()
     endpoint.look()
     loads = []
     monkeypatch.setattr("serving.endpoint.load_predictor", lambda *a, **k: loads.append(a))
@@ -75,7 +75,7 @@ def test_a_refused_bundle_is_not_loaded_again_every_second(endpoint, store, monk
 
 def test_a_good_release_after_a_refused_one_answers(endpoint, store):
     digest = store.release(store.bundle(seed=9))
-    Path(store.root, "bundles", digest, MODEL).unlink()
+    Path(store.root, "bundles", digest, model_file("xgboost")).unlink()
     endpoint.look()
     store.release(store.bundle(seed=10))
     assert endpoint.look()

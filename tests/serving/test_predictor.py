@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.bundle import CARD, FILES, GOLDEN, MODEL, arrow_bytes
+from headrace.bundle import CARD, GOLDEN, arrow_bytes, file_names, model_file
 from headrace.errors import BundleRefused
 from serving.predictor import golden_table, load_predictor
 
@@ -36,7 +36,7 @@ def test_the_matrix_has_the_columns_of_the_plan_in_their_order(store):
     np.testing.assert_array_equal(matrix, [[70, np.nan, 178, 2475, 8]])  # 8:00 in New York
 
 
-@pytest.mark.parametrize("name", [*FILES, "bundle.json"])
+@pytest.mark.parametrize("name", [*file_names("xgboost"), "bundle.json"])
 def test_one_flipped_bit_in_any_file_refuses_the_bundle(store, name):
     digest = store.bundle()
     path = Path(store.root, "bundles", digest, name)
@@ -77,13 +77,13 @@ def test_a_golden_file_that_is_no_arrow_is_refused(store):
 
 def test_model_bytes_that_xgboost_refuses_are_refused(store):
     with pytest.raises(BundleRefused, match="could not load the model"):
-        load(store, store.bundle(**{MODEL: b"{}"}))
+        load(store, store.bundle(**{model_file("xgboost"): b"{}"}))
 
 
 def test_a_model_of_another_width_than_its_plan_is_refused(store, booster):
     wide = bytes(booster(columns=6).save_raw("ubj"))
     with pytest.raises(BundleRefused, match="its model has 6 inputs, its plan 5"):
-        load(store, store.bundle(**{MODEL: wide}))
+        load(store, store.bundle(**{model_file("xgboost"): wide}))
 
 
 def test_a_transform_that_changed_since_training_is_refused(store, manifest):

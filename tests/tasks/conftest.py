@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.bundle import FILES, BundleManifest, Lineage, write_bundle
+from headrace.bundle import BundleManifest, Lineage, file_names, write_bundle
 from headrace.plan import FeaturePlan
 from headrace.release import move_release
 from headrace.settings import Settings
@@ -37,7 +37,7 @@ def released() -> Callable[..., str]:
             parameters={},
             files={},
         )
-        digest = write_bundle(settings.uri("bundles"), manifest, dict.fromkeys(FILES, b""))
+        digest = write_bundle(settings.uri("bundles"), manifest, dict.fromkeys(file_names("xgboost"), b""))
         move_release(
             settings.storage_uri,
             endpoint,

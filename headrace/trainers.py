@@ -1,0 +1,170 @@
+"""How a model comes to be: one small class a way, written into a spec as ``trainer=...``.
+
+``XGBoostTrainer``   gradient-boosted trees
+``SklearnTrainer``   any scikit-learn estimator that converts to ONNX
+``TorchTrainer``     a PyTorch module, trained here and kept as ONNX
+``OnnxModel``        an ONNX file that was made elsewhere
+``EnsembleTrainer``  bundles that exist already, averaged or stacked
+
+A trainer says which runtime will answer (``runtime``) and what to tell people of it (``facts``).
+What fits them lies in ``tasks/fitters/``, so a spec costs no heavy import.
+"""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from headrace.names import checked_name
+from headrace.part import Part
+
+RuntimeName = Literal["xgboost", "onnx", "ensemble"]
+Value = float | int | str
+Factory = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""``module:name`` of a function or class, such as ``models.churn:network``."""
+
+
+class XGBoostTrainer(Part):
+    """Gradient-boosted trees; ``parameters`` go to XGBoost as they are."""
+
+    runtime: ClassVar[RuntimeName] = "xgboost"
+
+    kind: Literal["xgboost"] = "xgboost"
+    rounds: int = Field(300, ge=1, description="how many trees")
+    parameters: dict[str, Value] = Field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What the bundle and the model card tell of it."""
+        return {"rounds": self.rounds, **self.parameters}
+
+
+class SklearnTrainer(Part):
+    """A scikit-learn estimator or pipeline, fitted and then converted to ONNX: no pickle."""
+
+    runtime: ClassVar[RuntimeName] = "onnx"
+
+    kind: Literal["sklearn"] = "sklearn"
+    estimator: Factory = Field(
+        description="module:name of what returns the unfitted estimator; its predict_proba (binary)"
+        " or predict (regression) is the prediction"
+    )
+    parameters: dict[str, float | int | str | bool | None] = Field(
+        default_factory=dict, description="what the estimator is called with"
+    )
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What the bundle and the model card tell of it."""
+        plain = {
+            n: v if isinstance(v, float | int | str) else "None" for n, v in self.parameters.items()
+        }
+        return {"estimator": self.estimator, **plain}
+
+
+class TorchTrainer(Part):
+    """A PyTorch module of the standardised inputs, trained with Adam and kept as ONNX.
+
+    Inputs are standardised by the mean and deviation of the training rows, and a missing value is
+    the mean. A binary model gives logits and learns from cross-entropy, a regression values and
+    the squared error.
+    """
+
+    runtime: ClassVar[RuntimeName] = "onnx"
+
+    kind: Literal["torch"] = "torch"
+    module: Factory = Field(
+        description="module:name of what returns the torch.nn.Module; called with the number of "
+        "inputs and parameters, gives float32 of shape (rows,) or (rows, 1)"
+    )
+    parameters: dict[str, Value] = Field(default_factory=dict)
+    epochs: int = Field(10, ge=1, description="passes over the training rows")
+    batch_rows: int = Field(1024, ge=1, description="rows of one step")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    weight_decay: float = Field(0.0, ge=0, description="pull of the weights towards zero")
+    seed: int = Field(0, ge=0, description="of the first weights and the order of rows")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where to train; auto: a GPU if there is one"
+    )
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What the bundle and the model card tell of it."""
+        own = self.model_dump(exclude={"kind", "parameters", "device"})
+        return {**own, **self.parameters}
+
+
+class OnnxModel(Part):
+    """An ONNX file made elsewhere: float32 (rows, columns) in, a number a row out."""
+
+    runtime: ClassVar[RuntimeName] = "onnx"
+
+    kind: Literal["onnx"] = "onnx"
+    file: str = Field(
+        min_length=1, description="path or URL; a path counts from the current folder"
+    )
+    output: str | None = Field(
+        None, description="which of its outputs is the prediction, if it has several"
+    )
+    column: int | None = Field(
+        None, ge=0, description="which column of that output, if it has several"
+    )
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What the bundle and the model card tell of it."""
+        told = self.model_dump(exclude={"kind"}, exclude_none=True)
+        return {name: value for name, value in told.items() if isinstance(value, int | str)}
+
+
+class Member(Part):
+    """A bundle that an ensemble is made of: the champion of a model's endpoint, or a digest."""
+
+    model: str | None = Field(None, description="endpoint whose champion it is")
+    digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of a bundle")
+    weight: float = Field(1.0, gt=0, description="share in a weighted mean; any scale")
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if (self.model is None) == (self.digest is None):
+            raise ValueError("write either model or digest")
+        if self.model is not None:
+            checked_name("model", self.model)
+        return self
+
+    @property
+    def name(self) -> str:
+        """How it is called in a sentence."""
+        return self.model or f"{self.digest}"[:12]
+
+
+class EnsembleTrainer(Part):
+    """Bundles that exist already, put together; their inputs must be among this model's."""
+
+    runtime: ClassVar[RuntimeName] = "ensemble"
+
+    kind: Literal["ensemble"] = "ensemble"
+    members: tuple[Member, ...] = Field(min_length=2)
+    combine: Literal["mean", "stack"] = Field(
+        "mean",
+        description="mean: weighted by the members' weights; stack: by a linear model (of log odds "
+        "where binary) that is fitted on rows later than all that the members learned from",
+    )
+
+    @model_validator(mode="after")
+    def _members_once(self) -> Self:
+        named = [member.name for member in self.members]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"members name {', '.join(twice)} twice; give it a larger weight")
+        return self
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What the bundle and the model card tell of it."""
+        weights = {f"weight of {member.name}": member.weight for member in self.members}
+        return {"combine": self.combine, **weights}
+
+
+Trainer = Annotated[
+    XGBoostTrainer | SklearnTrainer | TorchTrainer | OnnxModel | EnsembleTrainer,
+    Field(discriminator="kind"),
+]
