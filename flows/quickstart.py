@@ -73,7 +73,7 @@ class QuickstartReport(FlowReport):
                 f"{self.scored.predicted:,} flights of {SCORED_MONTH}, "
                 f"{self.scored.rejected} rejected",
             ),
-            ("", self.scored.folder),
+            ("", self.scored.output),
             ("drift", self.drift.drift.sentence),
             ("", str(self.drift.report)),
             (

@@ -8,6 +8,7 @@ import pyarrow as pa
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
+from featurestore.join.training_set import feature_matrix
 from featurestore.vectors import check_request
 from headrace import storage
 from headrace.bundle import OUTPUT, REFERENCE, read_bundle
@@ -19,8 +20,9 @@ from monitoring.drift import DriftReport, compare_profiles
 from monitoring.errors import ProfileRefused
 from monitoring.profile import Profile, profile_like
 from serving.predictor import load_predictor
-from tasks import shards, training_sets
+from tasks import training_sets
 from tasks.logged import logged_rows
+from tasks.scoring_table import scoring_rows
 from tasks.step import step
 
 Source = Literal["table", "log"]
@@ -100,10 +102,10 @@ def current_rows(settings: Settings, model: str, current: Current) -> pa.Table:
     if current.source == "log":
         log = logged_rows(settings, current.endpoint, window, otherwise=", or --source table")
         return log.select([*predictor.columns, OUTPUT])
-    source = shards.input_of(load_spec(model), window)
-    rows = shards.read_input(settings, source)
-    check_request(predictor.plan, rows, source.table)
-    matrix = shards.join(settings, rows, predictor)
+    rows = scoring_rows(settings, model, window)
+    check_request(predictor.plan, rows, load_spec(model).scoring_table)
+    offline = settings.uri("offline")
+    matrix = feature_matrix(rows, predictor.plan, offline, digest=predictor.digest)
     return _as_table(predictor.columns, matrix, predictor.predict(matrix))
 
 

@@ -7,9 +7,8 @@ from prefect.logging import get_run_logger
 
 from headrace import storage
 from headrace.settings import Settings
-from headrace.spec import load_spec
 from headrace.window import Window
-from tasks import shards
+from tasks.scoring_table import scoring_rows
 from tasks.step import step
 
 
@@ -35,8 +34,7 @@ def request_rows(
     settings: Settings, model: str, window: Window, *, rows: int
 ) -> list[dict[str, Any]]:
     """The first rows of a window as an application would send them to a server."""
-    source = shards.input_of(load_spec(model), window)
-    table = shards.read_input(settings, source).slice(0, rows)
+    table = scoring_rows(settings, model, window).slice(0, rows)
     return [{name: _json(value) for name, value in row.items()} for row in table.to_pylist()]
 
 

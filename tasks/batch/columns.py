@@ -67,7 +67,7 @@ def choose_columns(
         keep=kept,
         given=given,
         optional=_optional(plan, taken) if features == "input" else (),
-        keys=keys,
+        join_keys=keys,
         features=named,
         taken=taken,
     )

@@ -16,6 +16,7 @@ from headrace.errors import UsageError
 from headrace.settings import Settings
 from headrace.spec import Part
 from serving.predictor import Predictor
+from serving.runtimes.device import DeviceChoice
 from tasks.batch import models
 from tasks.batch.features import FeatureSource, open_features
 from tasks.batch.inputs import Piece, read_batches
@@ -23,6 +24,8 @@ from tasks.batch.plan import BatchPlan, Shard
 from tasks.batch.prices import Prices
 from tasks.batch.rejected import RowChecks
 from tasks.batch.shards import Batch, expect, score_batch, with_moments
+from tasks.clusters.config import read_config
+from tasks.clusters.needs import promised
 
 PROBED_ROWS = 16_384
 """Rows of a batch of the probe: enough that its fixed costs do not hide what a row costs."""
@@ -98,7 +101,9 @@ def probe(settings: Settings, plan: BatchPlan) -> Probe:
         BundleRefused: if the bundle does not prove itself.
         InputBroken, InputChanged, FeaturesChanged, OnlineStoreFailed: as ``score_shard``.
     """
-    predictor = models.of_this_worker.get(settings.uri("bundles"), plan.job.digest, plan.job.device)
+    # The workers may have a GPU where this process has none.
+    device: DeviceChoice = "cpu" if plan.job.device == "cpu" else "auto"
+    predictor = models.of_this_worker.get(settings.uri("bundles"), plan.job.digest, device)
     if not plan.shards:
         return Probe(rows=0, shard_seconds=0.0, row_seconds=0.0, rejected_share=0.0)
     piece = plan.shards[0].piece
@@ -154,6 +159,35 @@ def estimate(
         price=prices.of(kind, paid),
         currency=prices.currency,
     )
+
+
+def choose_estimate(
+    settings: Settings,
+    plan: BatchPlan,
+    measured: Probe,
+    *,
+    kept: frozenset[str],
+    where: Where,
+    prices: Prices,
+) -> Estimate:
+    """The estimate for where the run will be: on the cluster, or in this process if that is sooner.
+
+    A cluster of another kind than ``local`` was asked for by name and is always used.
+    """
+    config = read_config(settings)
+    has = promised(config)
+    on_cluster = estimate(
+        plan,
+        measured,
+        kept=kept,
+        kind=config.kind,
+        workers=has.workers if has else 1,
+        prices=prices,
+    )
+    if config.kind != "local" or where == "cluster":
+        return on_cluster
+    here = estimate(plan, measured, kept=kept, kind="here", workers=1, prices=prices)
+    return here if where == "here" or here.seconds <= on_cluster.seconds else on_cluster
 
 
 def check_budget(estimated: Estimate, budget: float | None) -> None:

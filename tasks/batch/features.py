@@ -175,7 +175,7 @@ class OnlineFeatures:
         for first in range(0, rows.num_rows, _ENTITIES_A_READ):
             part = slice(first, first + _ENTITIES_A_READ)
             some = rows.slice(first, _ENTITIES_A_READ)
-            keys = {key.name: some[key.name].to_pylist() for key in self._columns.keys}
+            keys = {key.name: some[key.name].to_pylist() for key in self._columns.join_keys}
             online = self._reader.read(keys, moments[part].view("datetime64[us]"))
             given = {name: column[part] for name, column in request.items()}
             matrix[part] = self._predictor.matrix(online.columns, given)

@@ -6,6 +6,7 @@ from pydantic import AwareDatetime
 
 from headrace.plan import JoinKey
 from headrace.spec import Part
+from serving.runtimes.device import DeviceChoice
 
 Features = Literal["offline", "online", "input"]
 """Where features come from: joined point-in-time from the offline store at each row's moment, the
@@ -28,7 +29,7 @@ class InputColumns(Part):
     optional: tuple[str, ...]
     """Those of ``given`` that may be missing in a row: numbers that the model sees as they are,
     where it is given its inputs rather than a request."""
-    keys: tuple[JoinKey, ...]
+    join_keys: tuple[JoinKey, ...]
     """The entity keys that features are looked up by."""
     features: dict[str, str]
     """By ``<view>__<feature>``: the column that holds it, where features are the input's."""
@@ -50,5 +51,5 @@ class Job(Part):
     stamps: dict[str, str]
     """What the features come from, as it was when the run was planned: a file and its stamp, or a
     view of the online store and how far it reached."""
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """What the model runs on."""
+    device: DeviceChoice
+    """What the model runs on; a GPU adds up in another order, so it is part of the name."""

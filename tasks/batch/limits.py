@@ -3,13 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from typing import Self
 
 from headrace.errors import HeadraceError, UsageError
 from headrace.spec import Part
 from tasks.batch.job import REASON
 from tasks.batch.output import ShardRecord
-from tasks.batch.parts import read_part
+from tasks.batch.parts import File, read_part
 
 _PARTS_READ = 50  # of rejected rows, for their reasons: enough to see what is wrong
 _REASONS_TOLD = 5
@@ -72,35 +73,38 @@ class RejectedLimit(Part):
         return str(self.count) if self.count is not None else f"{(self.share or 0.0) * 100:g}%"
 
 
-def check_rejected(
-    output: str, records: Iterable[ShardRecord], *, rows: int, limit: RejectedLimit | None
-) -> None:
-    """Pass if what was rejected so far is within the limit; ask it after every shard.
+class RejectedRows:
+    """Counts what a run's shards reject, and stops it as soon as it is certainly too much."""
 
-    Args:
-        output: where the parts are.
-        records: of the shards that are done, all or some.
-        rows: of the whole run.
-        limit: None: any number.
+    def __init__(self, output: str, *, rows: int, limit: RejectedLimit | None) -> None:
+        """Args are where the parts are, the rows of the whole run, and what it bears; None: all."""
+        self._output, self._rows, self._limit = output, rows, limit
+        self._files: list[File] = []
+        self._count = 0
 
-    Raises:
-        TooManyRejected: as soon as it is certain.
-    """
-    if limit is None:
-        return
-    found = [record for record in records if record.rejected]
-    rejected = sum(record.rejected.rows for record in found if record.rejected)
-    if not limit.allows(rejected, rows):
-        told = ", ".join(f"{count:,} x {text}" for text, count in top_reasons(output, found))
-        place = found[0].rejected.name if found[0].rejected else ""
-        raise TooManyRejected(rejected, rows, limit, told, f"{output}/parts/{place}")
+    def add(self, record: ShardRecord) -> None:
+        """Count a shard that is done.
+
+        Raises:
+            TooManyRejected: if the run can no longer stay within its limit.
+        """
+        if record.rejected is None:
+            return
+        self._files.append(record.rejected)
+        self._count += record.rejected.rows
+        if self._limit is None or self._limit.allows(self._count, self._rows):
+            return
+        told = ", ".join(
+            f"{count:,} x {text}" for text, count in top_reasons(self._output, self._files)
+        )
+        place = f"{self._output}/parts/{self._files[0].name}"
+        raise TooManyRejected(self._count, self._rows, self._limit, told, place)
 
 
-def top_reasons(output: str, records: Iterable[ShardRecord]) -> list[tuple[str, int]]:
+def top_reasons(output: str, files: Iterable[File]) -> list[tuple[str, int]]:
     """The commonest reasons and how often each was found, in the first parts of rejected rows."""
     counts: Counter[str] = Counter()
-    files = [record.rejected for record in records if record.rejected]
-    for file in files[:_PARTS_READ]:
+    for file in islice(files, _PARTS_READ):
         for pair in read_part(output, file)[REASON].value_counts().to_pylist():
             counts[pair["values"]] += pair["counts"]
     return counts.most_common(_REASONS_TOLD)

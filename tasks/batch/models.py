@@ -6,14 +6,12 @@ a prediction.
 
 import threading
 from collections import OrderedDict
-from typing import Literal
 
 from serving.predictor import Predictor, load_predictor
+from serving.runtimes.device import DeviceChoice
 
 KEPT = 2
 """Models that a worker holds: that of the run, and that of the one before or beside it."""
-
-Device = Literal["cpu", "cuda", "auto"]
 
 
 class Models:
@@ -24,7 +22,7 @@ class Models:
         self._loaded: OrderedDict[tuple[str, str, str], Predictor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, bundles_root: str, digest: str, device: Device = "cpu") -> Predictor:
+    def get(self, bundles_root: str, digest: str, device: DeviceChoice) -> Predictor:
         """Return a model, loaded and proven on its golden rows if it was not here yet.
 
         Raises:
@@ -35,7 +33,7 @@ class Models:
             if key not in self._loaded:
                 while len(self._loaded) >= self._kept:
                     self._loaded.popitem(last=False)
-                self._loaded[key] = load_predictor(bundles_root, digest)
+                self._loaded[key] = load_predictor(bundles_root, digest, device=device)
             self._loaded.move_to_end(key)
             return self._loaded[key]
 

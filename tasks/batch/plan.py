@@ -17,11 +17,11 @@ from headrace.settings import Settings
 from headrace.spec import Part, load_spec
 from headrace.storage import sha256
 from headrace.window import Window
+from serving.runtimes.device import DeviceChoice
 from tasks.batch.columns import choose_columns, wanted_columns
 from tasks.batch.inputs import Dataset, Piece, cut, offline_table, open_dataset
 from tasks.batch.inputs.opening import AskedFormat
-from tasks.batch.job import Features, InputColumns, Job
-from tasks.batch.models import Device
+from tasks.batch.job import Features, Job
 from tasks.batch.stamps import feature_stamps
 
 ROWS_PER_SHARD = 1_000_000
@@ -38,6 +38,10 @@ class ScoringWindow(Part):
     model: str
     window: Window
 
+    def __str__(self) -> str:
+        """As it stands in names of task runs."""
+        return f"{self.model} {self.window}"
+
 
 class Files(Part):
     """A dataset anywhere."""
@@ -47,6 +51,10 @@ class Files(Part):
     """How the rows lie there; None: by the ending of the names."""
     bad_files: Literal["stop", "skip"] = "stop"
     allow_empty: bool = False
+
+    def __str__(self) -> str:
+        """As it stands in names of task runs."""
+        return self.uri
 
 
 Source = ScoringWindow | Files
@@ -68,13 +76,14 @@ class Shard(Part):
 class Options(Part):
     """How rows are scored; all that changes the output is part of the shards' names."""
 
-    features: Features = "offline"
+    features: Features | None = None
+    """None: the input's own columns for a dataset whose model reads no view, else offline."""
     keep: tuple[str, ...] | None = None
     """Columns that the output has too; None: the entity keys and the event timestamp."""
     at: AwareDatetime | None = None
     """The moment of every row of an input that has none."""
     rows_per_shard: int = ROWS_PER_SHARD
-    device: Device = "cpu"
+    device: DeviceChoice = "auto"
 
 
 class BatchPlan(Part):
@@ -123,14 +132,23 @@ def make_plan(
         InputNotFound, InputRefused, InputBroken, InputEmpty: as ``open_dataset``.
     """
     bundle = read_manifest(settings.uri("bundles"), digest)
-    dataset = _open(settings, source, options, bundle.plan)
+    features = options.features or _usual_features(source, bundle.plan)
+    wanted = wanted_columns(bundle.plan, features, options.keep)
+    dataset = _open(settings, source, wanted)
     job = Job(
         output=(output or _usual_output(settings, source, bundle.model)).rstrip("/"),
         digest=digest,
-        features=options.features,
-        columns=_columns(dataset, options, bundle.plan),
+        features=features,
+        columns=choose_columns(
+            bundle.plan,
+            dataset.schema,
+            source=dataset.uri,
+            features=features,
+            keep=options.keep,
+            has_moment=options.at is not None,
+        ),
         at=options.at,
-        stamps=feature_stamps(settings, bundle.plan, options.features),
+        stamps=feature_stamps(settings, bundle.plan, features),
         device=options.device,
     )
     shards = name_shards(cut(dataset, options.rows_per_shard), job)
@@ -148,42 +166,34 @@ def make_plan(
 def name_shards(pieces: Iterable[Piece], job: Job) -> tuple[Shard, ...]:
     """Name each piece by what its output depends on; the same pieces and job give the same names.
 
-    Where parts go and what the model runs on are not among it: a device must not change a bit.
+    Where parts go is not among it.
     """
-    common = job.model_dump_json(exclude={"output", "device"})
+    common = job.model_dump_json(exclude={"output"})
     return tuple(Shard(id=_id(common, piece.model_dump_json()), piece=piece) for piece in pieces)
 
 
 def name_run(job: Job, shards: Sequence[Shard], quarantined: Iterable[str]) -> str:
     """Name what a run computes: its shards, and the files that are known to be left out."""
-    common = job.model_dump_json(exclude={"output", "device"})
+    common = job.model_dump_json(exclude={"output"})
     return _id(common, *(shard.id for shard in shards), *quarantined)
 
 
-def _open(settings: Settings, source: Source, options: Options, plan: FeaturePlan) -> Dataset:
-    wanted = wanted_columns(plan, options.features, options.keep)
+def _open(settings: Settings, source: Source, columns: list[str] | None) -> Dataset:
     if isinstance(source, ScoringWindow):
         spec = load_spec(source.model)
         moment = spec.label.event_timestamp
-        return offline_table(settings, spec.scoring_table, source.window, moment, columns=wanted)
+        return offline_table(settings, spec.scoring_table, source.window, moment)
     return open_dataset(
         source.uri,
         format=source.format,
-        columns=wanted,
+        columns=columns,
         bad_files=source.bad_files,
         empty_ok=source.allow_empty,
     )
 
 
-def _columns(dataset: Dataset, options: Options, plan: FeaturePlan) -> InputColumns:
-    return choose_columns(
-        plan,
-        dataset.schema,
-        source=dataset.uri,
-        features=options.features,
-        keep=options.keep,
-        has_moment=options.at is not None,
-    )
+def _usual_features(source: Source, plan: FeaturePlan) -> Features:
+    return "input" if isinstance(source, Files) and not plan.views else "offline"
 
 
 def _usual_output(settings: Settings, source: Source, model: str) -> str:

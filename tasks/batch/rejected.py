@@ -57,7 +57,7 @@ class RowChecks:
 
     def __init__(self, plan: FeaturePlan, columns: InputColumns) -> None:
         fields = {field.name: field for field in plan.request}
-        keys = {key.name for key in columns.keys}
+        keys = {key.name for key in columns.join_keys}
         moment = RequestField(name=plan.event_timestamp, dtype="timestamp", description="a moment")
         self._fields = [
             fields.get(name, moment)
@@ -65,7 +65,7 @@ class RowChecks:
             if kind != "key" and name not in keys
         ]
         self._optional = frozenset(columns.optional)
-        self._keys = columns.keys
+        self._keys = columns.join_keys
 
     def reasons(self, rows: pa.Table) -> Reasons:
         """Say of each row why it cannot be scored."""

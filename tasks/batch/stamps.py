@@ -39,7 +39,8 @@ def feature_stamps(settings: Settings, plan: FeaturePlan, features: Features) ->
     if features == "offline":
         root = settings.uri("offline")
         tables = dict.fromkeys(view.table for view in plan.views)
-        return {uri: storage.stamp(uri) for table in tables for uri in table_uris(root, table)}
+        uris = [uri for table in tables for uri in table_uris(root, table)]
+        return {uri.removeprefix(f"{root}/"): storage.stamp(uri) for uri in uris}
     if features == "online" and plan.views:
         records = online_records(settings, plan.project) or {}
         found = {view.view: records.get(view.view) for view in plan.views}

@@ -19,17 +19,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from headrace import release
-from headrace.spec import load_spec
+from headrace.settings import Settings
 from headrace.window import Window
-from tasks import commit, shards
+from tasks.batch import commit
+from tasks.scoring_table import scoring_rows
 
 GIVE_UP_SECONDS = 120
+ROWS_A_SHARD = 64
 _POLL_SECONDS = 0.0005
 
 
@@ -187,8 +189,6 @@ def naive(tmp_path: Path) -> Callable[[str, int, int], Job]:
         script = Path(__file__).parent / "naive" / f"{writer}.py"
 
         def read() -> list | None:
-            import pyarrow.parquet as pq
-
             tables = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
             return [row for table in tables for row in table["row"].to_pylist()] or None
 
@@ -205,40 +205,58 @@ def naive(tmp_path: Path) -> Callable[[str, int, int], Job]:
 class Batch:
     """A small batch prediction in a world of its own, with many shards."""
 
-    world: Any
-    planned: tuple[shards.Shard, ...]
-    rows: list
-    """The key of each row that goes in."""
+    home: Path
+    input: Path
 
     workers: int = 1
     """Dask workers of the command; one starts fastest."""
 
-    arguments: ClassVar = (
-        *("--model", "flight_delay", "--since", "2013-03-04", "--until", "2013-03-06"),
-        *("--rows-per-shard", "64"),
-    )
+    @property
+    def arguments(self) -> list[str]:
+        """What the command is given; the same, to the name of every shard, in every world."""
+        return [
+            *("--model", "flight_delay", "--input", str(self.input)),
+            *("--rows-per-shard", str(ROWS_A_SHARD)),
+            *("--output", self.output, "--compute", "cluster"),
+        ]
 
     @property
-    def folder(self) -> str:
-        """Where its run is, once there is one."""
-        runs = Path(self.world.settings.uri("predictions", "flight_delay"))
-        return str(next(iter(runs.iterdir()), runs / "none") if runs.exists() else runs / "none")
+    def shards(self) -> int:
+        """How many shards it has."""
+        return int(pq.ParquetFile(self.input).num_row_groups)
+
+    @property
+    def rows(self) -> list:
+        """The key of each row that goes in."""
+        return _keys_of(pq.read_table(self.input))
+
+    @property
+    def output(self) -> str:
+        """Where its predictions are."""
+        return str(self.home / "predictions")
 
     def progress(self) -> int:
         """How many shards are recorded."""
-        return sum(1 for _ in Path(self.folder, "records").glob("[0-9a-f]*.json"))
+        return sum(1 for _ in Path(self.output, "shards").glob("[0-9a-f]*.json"))
 
     def read(self) -> list | None:
         """The key of each row that a reader gets, scored or rejected."""
-        folder = self.folder
-        if commit.read_manifest(folder) is None:
+        if commit.read_manifest(self.output) is None:
             return None
-        both = [commit.read_predictions(folder, rejected=rejected) for rejected in (False, True)]
+        both = [commit.read_predictions(self.output, rejected=no) for no in (False, True)]
         return [key for table in both if table.num_rows for key in _keys_of(table)]
 
     def parts(self) -> set[str]:
-        """The names of the files in the folder of the run that a reader could mistake for data."""
-        return {path.name for path in Path(self.folder).glob("*.parquet")}
+        """The names of the files that a reader could mistake for data."""
+        return {path.name for path in Path(self.output).rglob("*.parquet")}
+
+    def run(self) -> int:
+        """Run the batch in this process; return its exit code."""
+        from flows.batch_predict import main
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HEADRACE_HOME", str(self.home))
+            return main(self.arguments)
 
     @property
     def job(self) -> Job:
@@ -248,48 +266,40 @@ class Batch:
             progress=self.progress,
             read=self.read,
             environment={
-                "HEADRACE_HOME": str(self.world.home),
+                "HEADRACE_HOME": str(self.home),
                 "HEADRACE_WORKERS": str(self.workers),
             },
         )
 
 
+@pytest.fixture(scope="session")
+def many_shards(sample_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two days of flights as a Parquet file of many row groups: what all batches here score."""
+    path = tmp_path_factory.mktemp("input") / "flights.parquet"
+    window = Window(since=datetime(2013, 3, 4, tzinfo=UTC), until=datetime(2013, 3, 6, tzinfo=UTC))
+    rows = scoring_rows(Settings(home=sample_home), "flight_delay", window)
+    pq.write_table(rows, path, row_group_size=ROWS_A_SHARD)
+    return path
+
+
 @pytest.fixture
-def batch(world: Any) -> Batch:
+def batch(world: Any, many_shards: Path) -> Batch:
     """A batch that nobody has run."""
-    return _batch(world)
+    return Batch(world.home, many_shards)
 
 
 @pytest.fixture(scope="session")
-def unkilled(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> commit.Manifest:
+def unkilled(
+    trained_home: Path, many_shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> commit.Manifest:
     """The manifest of the same batch where nothing was killed."""
     home = tmp_path_factory.mktemp("unkilled") / "home"
     shutil.copytree(trained_home, home)
-    folder = _predict(home)
-    manifest = commit.read_manifest(folder)
+    batch = Batch(home, many_shards)
+    assert batch.run() == 0
+    manifest = commit.read_manifest(batch.output)
     assert manifest is not None
     return manifest
-
-
-def _predict(home: Path) -> str:
-    from flows.batch_predict import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_HOME", str(home))
-        assert main(list(Batch.arguments)) == 0
-    (folder,) = (home / "storage" / "predictions" / "flight_delay").iterdir()
-    return str(folder)
-
-
-def _batch(world: Any) -> Batch:
-    source = shards.input_of(
-        load_spec("flight_delay"),
-        Window(since=datetime(2013, 3, 4, tzinfo=UTC), until=datetime(2013, 3, 6, tzinfo=UTC)),
-    )
-    rows = shards.read_input(world.settings, source)
-    digest = release.require_release(world.settings.storage_uri, "flight_delay").champion
-    planned = shards.plan_shards(rows, digest, rows_per_shard=64)
-    return Batch(world, planned, _keys_of(rows))
 
 
 def _keys_of(table: pa.Table) -> list[tuple]:

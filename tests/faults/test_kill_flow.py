@@ -1,23 +1,20 @@
 """kill -9 of ``python -m flows.batch_predict``, alone or with its Dask workers, then once more."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
-from tasks import commit
+from tasks.batch import commit
 
 
 def hold_after(killing, batch, unkilled, kills):
     """Kill the batch some times, finish it, and hold it against one that was never killed."""
-    points = killing.points(len(batch.planned), kills)
+    points = killing.points(batch.shards, kills)
     assert killing(batch.job, batch.rows, points=points) == []
     assert killing.kills == kills
-    manifest = commit.read_manifest(batch.folder)
-    assert manifest == unkilled
-    assert Path(batch.folder).name == unkilled.run
-    files = [f for shard in unkilled.shards for f in (shard.predicted, shard.rejected) if f]
-    assert batch.parts() == {file.name for file in files}
+    manifest = commit.read_manifest(batch.output)
+    assert manifest.digest == unkilled.digest
+    assert batch.parts() == {file.name for shard in unkilled.shards for file in shard.files}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import commit
+from tasks.batch import commit
 
 
 def workers_of_this_process():
@@ -43,15 +43,15 @@ def kill_workers(batch, killing, points, stop):
 def test_workers_killed_at_four_points_cost_time_and_nothing_else(
     killing, batch, unkilled, monkeypatch
 ):
-    points = killing.points(len(batch.planned) - 2, 4)
+    points = killing.points(batch.shards - 2, 4)
     stop = threading.Event()
     killer = threading.Thread(target=kill_workers, args=(batch, killing, points, stop))
     killer.start()
     try:
-        assert batch.world.run("batch_predict", *batch.arguments) == 0
+        assert batch.run() == 0
     finally:
         stop.set()
         killer.join()
     assert killing.kills == 4
-    assert commit.read_manifest(batch.folder) == unkilled
+    assert commit.read_manifest(batch.output).digest == unkilled.digest
     assert Counter(batch.read()) == Counter(batch.rows)

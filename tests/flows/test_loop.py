@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
+from featurestore.join.training_set import feature_matrix
 from headrace import bundle, release
-from headrace.spec import load_spec
 from headrace.window import Window
 from monitoring.profile import Profile
 from registry.models import ModelRegistry
 from serving.predictor import load_predictor
-from tasks import commit, sample, serving_check, shards
+from tasks import sample, serving_check
+from tasks.batch import commit
+from tasks.scoring_table import scoring_rows
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +25,7 @@ WEEK_FLAGS = ("--since", "2013-03-01", "--until", "2013-03-08")
 
 
 def rows_of(world, window):
-    return shards.read_input(world.settings, shards.input_of(load_spec(MODEL), window))
+    return scoring_rows(world.settings, MODEL, window)
 
 
 def champion(world):
@@ -31,43 +33,34 @@ def champion(world):
     return load_predictor(world.settings.uri("bundles"), digest)
 
 
+def predictions_of(world, rows):
+    """What the champion predicts for rows that are in memory, by the join that training uses."""
+    predictor = champion(world)
+    offline = world.settings.uri("offline")
+    return predictor.predict(feature_matrix(rows, predictor.plan, offline, digest=predictor.digest))
+
+
 def test_a_week_is_scored_whole_in_order_and_as_the_bundle_predicts(world):
     code, report = world.report("batch_predict", "--model", MODEL, *WEEK_FLAGS)
     rows = rows_of(world, WEEK)
-    scored = commit.read_predictions(report["folder"])
+    scored = commit.read_predictions(report["output"])
+    keys = ["scheduled_departure", "origin", "dest", "carrier", "tailnum"]
     assert code == 0
     assert report["rows"] == rows.num_rows == report["predicted"] + report["rejected"]
-    assert scored.drop(["prediction"]).equals(rows)
-    assert scored.equals(shards.score_rows(world.settings, rows, champion(world)))
+    assert scored.select(keys).equals(rows.select(keys))
+    assert scored["prediction"].to_numpy().tobytes() == predictions_of(world, rows).tobytes()
 
 
-def test_a_second_run_finds_itself_done_and_other_shards_make_another_run(world):
+def test_a_second_run_does_nothing_and_other_options_make_another_revision(world):
     first = world.report("batch_predict", "--model", MODEL, *WEEK_FLAGS)[1]
     again = world.report("batch_predict", "--model", MODEL, *WEEK_FLAGS)[1]
-    smaller = world.report(
-        "batch_predict", "--model", MODEL, *WEEK_FLAGS, "--rows-per-shard", "999"
-    )[1]
-    assert again == first | {"was_done": True}
-    assert smaller["folder"] != first["folder"]
-    assert commit.read_predictions(smaller["folder"]).equals(
-        commit.read_predictions(first["folder"])
+    more = world.report("batch_predict", "--model", MODEL, *WEEK_FLAGS, "--keep", "all")[1]
+    nothing = {"was_done": True, "estimate": None, "actual": None}
+    assert again == first | nothing
+    assert (first["revision"], more["revision"]) == (1, 2)
+    assert commit.read_predictions(first["output"], revision=1)["prediction"].equals(
+        commit.read_predictions(more["output"])["prediction"]
     )
-
-
-def test_rows_that_cannot_be_scored_are_rejected_with_the_reason(world):
-    table = rows_of(world, WEEK).slice(0, 100)
-    distances = table["distance_miles"].to_pylist()
-    distances[3], distances[7] = None, 99_999.0
-    broken = table.set_column(
-        table.column_names.index("distance_miles"), "distance_miles", pa.array(distances)
-    )
-    good, rejected = shards.split_rows(broken, champion(world).plan, 50)
-    assert good.num_rows == 98
-    assert rejected["row"].to_pylist() == [53, 57]
-    assert rejected["reason"].to_pylist() == [
-        "distance_miles is null",
-        "distance_miles is above 6000",
-    ]
 
 
 def test_the_server_answers_what_batch_predicts_for_the_same_moment(world):
@@ -80,8 +73,7 @@ def test_the_server_answers_what_batch_predicts_for_the_same_moment(world):
     moment = pa.array([MARCH] * 200, pa.timestamp("us", "UTC"))
     position = at_once.column_names.index("scheduled_departure")
     at_once = at_once.set_column(position, "scheduled_departure", moment)
-    scored = shards.score_rows(world.settings, at_once, champion(world))
-    assert list(answer.predictions) == scored["prediction"].to_pylist()
+    assert list(answer.predictions) == predictions_of(world, at_once).tolist()
 
 
 def test_what_the_server_logged_can_be_checked_for_drift(world):
