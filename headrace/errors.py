@@ -158,7 +158,8 @@ class DiskFull(StorageFailed):
         super().__init__(action, uri, reason)
         self.args = (
             f"cannot {action} {uri}: {reason}. What was written before is whole: free some space "
-            "there (or raise the quota), then run the same command again.",
+            "there (`python -m tasks.batch.clean` removes old revisions of an output) or raise the "
+            "quota, then run the same command again.",
         )
 
 

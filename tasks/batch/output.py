@@ -92,8 +92,12 @@ class ShardWriter:
                 self._publish()
 
     def _publish(self) -> None:
-        predicted = self._predicted.publish()
-        rejected = self._rejected.publish() if self._rejected.rows else None
+        # Both are complete before one appears: what can go wrong has gone wrong by then.
+        predicted = self._predicted.finish()
+        rejected = self._rejected.finish() if self._rejected.rows else None
+        self._predicted.publish(predicted)
+        if rejected:
+            self._rejected.publish(rejected)
         record = ShardRecord(
             shard=self._shard,
             rows=predicted.rows + (rejected.rows if rejected else 0),

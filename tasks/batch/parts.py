@@ -63,6 +63,7 @@ class PartWriter:
     def __enter__(self) -> Self:
         self._unnamed = self._open.enter_context(storage.unnamed_file(self._uri))
         self._file = _HashedFile(self._unnamed.path)
+        self._open.callback(self._end)
         return self
 
     def __exit__(
@@ -71,10 +72,7 @@ class PartWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._open:
-            self._file.end()
-            if self._parquet is not None:
-                self._parquet.close()  # or it closes itself some time later, with a complaint
+        self._open.__exit__(kind, error, trace)
 
     def add(self, table: pa.Table) -> None:
         """Append rows.
@@ -95,8 +93,11 @@ class PartWriter:
         while sum(waiting.num_rows for waiting in self._waiting) >= ROW_GROUP_ROWS:
             self._write_row_group()
 
-    def publish(self) -> File:
-        """Finish the part and make it appear under its name. There must have been an ``add``."""
+    def finish(self) -> File:
+        """Write what is left; the part is complete, and not yet to be seen.
+
+        There must have been an ``add``.
+        """
         if self._parquet is None:
             raise ValueError(f"{self._stem}: nothing was added; add a table without rows at least")
         if any(waiting.num_rows for waiting in self._waiting):
@@ -104,8 +105,16 @@ class PartWriter:
         self._parquet.close()
         digest, size = self._file.end()
         name = f"{self._stem}-{digest[:16]}.parquet"
-        self._unnamed.publish(name)
         return File(name=name, rows=self.rows, sha256=digest, bytes=size)
+
+    def publish(self, file: File) -> None:
+        """Make the finished part appear under its name."""
+        self._unnamed.publish(file.name)
+
+    def _end(self) -> None:
+        self._file.end()
+        if self._parquet is not None:
+            self._parquet.close()  # or it closes itself some time later, with a complaint
 
     def _write_row_group(self) -> None:
         assert self._parquet is not None
