@@ -119,6 +119,7 @@ def _run_job(job: dict) -> dict:
 
 def main() -> None:
     """Serve jobs until stdin ends."""
+    pa.array([0])  # loads what Arrow loads late, or each child would
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(_run_job(json.loads(line))), flush=True)
