@@ -139,12 +139,18 @@ class DaskCompute:
             ClusterLost: if this has not helped for some time.
             ClusterUnreachable: if a given address does not answer in time.
         """
-        self._losses += 1
-        if self._losses > self._config.restarts:
-            raise ClusterLost(self.name, self._losses, loss.reason) from loss
-        _log.warning("%s; starting again (%d of %d)", loss, self._losses, self._config.restarts)
-        self._let_go()
-        self._start(again=True)
+        while True:
+            self._losses += 1
+            if self._losses > self._config.restarts:
+                raise ClusterLost(self.name, self._losses, loss.reason) from loss
+            _log.warning("%s; starting again (%d of %d)", loss, self._losses, self._config.restarts)
+            self._let_go()
+            try:
+                self._start(again=True)
+            except SchedulerLost as lost_again:
+                loss = lost_again
+            else:
+                return
 
     def _start(self, *, again: bool) -> None:
         self.client: Client = self._open.enter_context(
@@ -207,4 +213,8 @@ class DaskCompute:
         try:
             yield
         except (OSError, TimeoutError, CancelledError, ClosedClientError) as error:
-            raise SchedulerLost(self.name, error or type(error).__name__) from error
+            raise SchedulerLost(self.name, str(error) or type(error).__name__) from error
+        except RuntimeError as error:  # of a loop that its client has closed
+            if self.client.status == "running":
+                raise
+            raise SchedulerLost(self.name, str(error)) from error

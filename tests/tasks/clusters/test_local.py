@@ -8,8 +8,10 @@ import pytest
 
 from headrace.settings import Settings
 from tasks.clusters import Call, Needs, cluster
+from tasks.clusters.config import Local
+from tasks.clusters.dask_compute import DaskCompute
 from tasks.clusters.dask_settings import DASK_SETTINGS
-from tasks.clusters.errors import CallKillsWorkers, ClusterTooSmall
+from tasks.clusters.errors import CallKillsWorkers, ClusterLost, ClusterTooSmall, SchedulerLost
 from tasks.clusters.rolling import IN_FLIGHT_A_SLOT
 from tests.tasks.clusters import work
 
@@ -144,3 +146,21 @@ def test_small_work_runs_in_this_process(tmp_path):
         assert compute.submit(work.double, 4).result() == 8
     assert (compute.kind, here.result) == ("here", os.getpid())
     assert str(refused.error) == "1 cannot be"
+
+
+class Vanishing(DaskCompute):
+    """A cluster whose scheduler is lost as soon as it is there."""
+
+    starts = 0
+
+    def _start(self, *, again):
+        self.starts += 1
+        raise SchedulerLost(self.name, "gone")
+
+
+def test_a_cluster_that_is_lost_again_and_again_is_given_up(tmp_path):
+    config = Local(name="weak", restarts=3)
+    compute = Vanishing(config, Settings(home=tmp_path), Needs())
+    with pytest.raises(ClusterLost, match="cluster 'weak' was lost 4 times and finished nothing"):
+        compute.renew(SchedulerLost("weak", "gone"))
+    assert compute.starts == 3
