@@ -123,6 +123,10 @@ def iterate(
                 yield from _decoded(uri, pa.Table.from_batches([batch]))
         except (pa.ArrowException, ValueError) as error:
             raise InputBroken(uri, f"it is damaged: {error}") from error
+        except OSError as error:
+            if error.errno is not None:  # the system's: the place, not the file, is at fault
+                raise
+            raise InputBroken(uri, f"it is damaged: {error}") from error
 
 
 class _Chunks:
