@@ -83,7 +83,7 @@ class DaskCompute:
         """The futures as they finish."""
         from distributed import as_completed
 
-        yield from as_completed(futures)
+        yield from as_completed(futures, loop=self.client.loop)
 
     def run(
         self,

@@ -154,7 +154,7 @@ class Killing:
     """Run a job under kills; ``kills`` says how many really hit it."""
 
     def __init__(self, seed: int) -> None:
-        self.random, self.kills = random.Random(seed), 0
+        self.seed, self.random, self.kills = seed, random.Random(seed), 0
 
     def __call__(self, job: Job, wanted: list, *, points: list[int]) -> list[str]:
         """Kill at each point in turn, finish, and return what is wrong."""
