@@ -73,6 +73,7 @@ Config = TypeVar("Config", bound=FlowConfig)
 
 _IN_NAMES = {
     "model": "{}",
+    "input": "{}",
     "version": "version {}",
     "month": "{}",
     "since": "since {}",

@@ -20,7 +20,7 @@ from flows._command import (
     run,
     run_name,
 )
-from headrace.settings import load_settings
+from headrace.settings import Settings, load_settings
 from tasks.batch import asked, reaper, running, steps
 from tasks.batch.commit import Manifest
 from tasks.batch.estimate import Estimate, Where
@@ -90,7 +90,7 @@ class BatchPredictConfig(FlowConfig):
     max_rejected: Annotated[str, AfterValidator(_limit)] | None = Field(
         None,
         description="how many rows may be rejected before the run fails, a share or a count "
-        "(0.5%% or 1000); any number if left out",
+        "(0.5% or 1000); any number if left out",
     )
     bad_files: Literal["stop", "skip"] = Field(
         "stop",
@@ -98,10 +98,11 @@ class BatchPredictConfig(FlowConfig):
         "name it in the manifest and the report",
     )
     allow_empty: bool = Field(False, description="an input without rows is no error")
-    to: str | None = Field(
+    to: Annotated[str, AfterValidator(steps.checked_target)] | None = Field(
         None,
         description="after the commit, bring the predictions there too: "
-        "postgresql://host/database/table or bigquery://project/dataset/table",
+        "postgresql://user@host/database/table or bigquery://project/dataset/table; passwords come "
+        "from the environment",
     )
     priority: Priority = Field("normal", description="on a cluster that several runs share")
     compute: Where = Field(
@@ -214,6 +215,12 @@ def _took(what: Estimate | Actual) -> str:
 def batch_predict(config: BatchPredictConfig) -> BatchPredictReport:
     """Score a table of any size with a bundle, on this machine or on a cluster."""
     settings = load_settings()
+    with running.registered(settings, module=MODULE, config=config):
+        reaper.reap(settings)
+        return _predict(settings, config)
+
+
+def _predict(settings: Settings, config: BatchPredictConfig) -> BatchPredictReport:
     window = Asked(config.month, config.since, config.until)
     source = asked.which_rows(settings, model=config.model, asked=window, files=config.files)
     digest = asked.which_bundle(
@@ -226,16 +233,22 @@ def batch_predict(config: BatchPredictConfig) -> BatchPredictReport:
         estimated = steps.estimate_batch(settings, plan, where=config.compute, budget=config.budget)
         if config.dry_run:
             return _report(plan, estimate=estimated)
-        with running.registered(settings, module=MODULE, config=config, output=plan.job.output):
-            reaper.reap(settings)
-            manifest, actual = steps.score_and_commit(
-                settings,
-                plan,
-                estimated=estimated,
-                max_rejected=config.limit,
-                priority=config.priority,
-            )
-    return _report(plan, manifest, was_done=was_done, estimate=estimated, actual=actual)
+        manifest, actual = steps.score_and_commit(
+            settings,
+            plan,
+            estimated=estimated,
+            max_rejected=config.limit,
+            priority=config.priority,
+        )
+    delivered = steps.deliver_batch(plan, manifest, to=config.to) if config.to else None
+    return _report(
+        plan,
+        manifest,
+        was_done=was_done,
+        estimate=estimated,
+        actual=actual,
+        delivered=delivered,
+    )
 
 
 def _report(

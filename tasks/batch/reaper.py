@@ -95,6 +95,8 @@ def _start_again(settings: Settings, run: Run) -> Reaped:
     if run.attempt >= MOST_ATTEMPTS:
         reason = f"its process died {run.attempt + 1} times; run it by hand to see why"
         return Reaped(run=run, outcome="given up", reason=reason)
+    if _goes_on(settings, run):
+        return Reaped(run=run, outcome="started again", reason="by somebody else, it goes on now")
     running.count_attempt(settings, run)
     try:
         if run.deployment:
@@ -105,6 +107,12 @@ def _start_again(settings: Settings, run: Run) -> Reaped:
     except (ObjectNotFound, FileNotFoundError) as error:
         return Reaped(run=run, outcome="cannot be started", reason=str(error))
     return Reaped(run=run, outcome="started again")
+
+
+def _goes_on(settings: Settings, run: Run) -> bool:
+    """Whether another run does the same work, as when a person was faster."""
+    same = [one for one in running.runs(settings) if one.key == run.key and one.id != run.id]
+    return any(not is_dead(one.process) for one in same)
 
 
 def _start_process(settings: Settings, run: Run) -> None:

@@ -186,6 +186,30 @@ def commit_batch(
     return manifest
 
 
+@step("deliver {plan.source} run {plan.run}")
+def deliver_batch(plan: BatchPlan, manifest: Manifest, *, to: str) -> str:
+    """Copy committed predictions into another store. Safe to run twice: once a run."""
+    from tasks.batch.deliver import deliver  # brings the libraries of the stores
+
+    delivery = deliver(manifest, plan.job.output, to)
+    done = " (was done already)" if delivery.was_done else ""
+    told = f"{delivery.rows:,} rows in {delivery.to}{done}"
+    get_run_logger().info("delivered %s", told)
+    return told
+
+
+def checked_target(to: str) -> str:
+    """``to`` as it is, if it is something that predictions can be delivered to.
+
+    Raises:
+        DeliveryRefused: if it is not, or holds a password.
+    """
+    from tasks.batch.deliver import parse_target
+
+    parse_target(to)
+    return to
+
+
 def score_and_commit(
     settings: Settings,
     plan: BatchPlan,
