@@ -2,7 +2,8 @@
 
 Imported for ONNX bundles only. A model is one graph in one file: float32 (rows, columns) in, one
 float32 a row out. Tensors kept in other files are refused before ONNX Runtime sees the model,
-which would read any file at a relative path into it; so are operators that are not ONNX's own.
+which would read any file below the working directory into it; so are operators that are not ONNX's
+own.
 """
 
 import functools
