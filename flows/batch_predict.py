@@ -36,7 +36,8 @@ MODULE = "flows.batch_predict"
 """What ``python -m`` takes; a run that was killed is started again by it."""
 
 
-def _limit(text: str) -> str:
+def checked_limit(text: str) -> str:
+    """A limit of rejected rows as it was written, if it is one."""
     RejectedLimit.parse(text)
     return text
 
@@ -87,7 +88,7 @@ class BatchPredictConfig(FlowConfig):
         description="columns of the input that the output has too, a,b,c or all; its entity keys "
         "and moments if left out",
     )
-    max_rejected: Annotated[str, AfterValidator(_limit)] | None = Field(
+    max_rejected: Annotated[str, AfterValidator(checked_limit)] | None = Field(
         None,
         description="how many rows may be rejected before the run fails, a share or a count "
         "(0.5% or 1000); any number if left out",

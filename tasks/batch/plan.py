@@ -178,6 +178,11 @@ def name_run(job: Job, shards: Sequence[Shard], quarantined: Iterable[str]) -> s
     return _id(common, *(shard.id for shard in shards), *quarantined)
 
 
+def window_output(settings: Settings, model: str, window: Window) -> str:
+    """Where the predictions of a window of a model's scoring table are."""
+    return settings.uri("predictions", model, str(window))
+
+
 def _open(settings: Settings, source: Source, columns: list[str] | None) -> Dataset:
     if isinstance(source, ScoringWindow):
         spec = load_spec(source.model)
@@ -198,7 +203,7 @@ def _usual_features(source: Source, plan: FeaturePlan) -> Features:
 
 def _usual_output(settings: Settings, source: Source, model: str) -> str:
     if isinstance(source, ScoringWindow):
-        return settings.uri("predictions", source.model, str(source.window))
+        return window_output(settings, source.model, source.window)
     told = f"{source.uri} {source.format or ''}"
     return settings.uri("predictions", model, f"input-{sha256(told.encode())[:12]}")
 
