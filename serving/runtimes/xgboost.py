@@ -1,77 +1,73 @@
-"""XGBoost models through the library's C interface, without its Python package.
+"""XGBoost models: the forest kernel answers where it is faster, XGBoost's predictor elsewhere.
 
-``import xgboost`` costs seconds and brings SciPy; the shared library beside it answers alone, in a
-third of the time for a single row, and with the same bits. The model is given as UBJSON bytes that
-were verified before: XGBoost's parser must never see bytes that nobody vouches for.
+Both give the same bits, which is proven for each model before the kernel answers for it, so nobody
+can tell which of them did but by the clock. The kernel gets ready in the background: a server takes
+traffic at once, answered by XGBoost until then; a block of rows that is large enough waits for it.
 """
 
-import ctypes
-import functools
-import importlib.util
-import json
+import logging
+import os
 import threading
-import weakref
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from serving.errors import RuntimeFailed
-from serving.runtimes.device import Device, DeviceChoice, choose_device
-from serving.runtimes.memory import failure
+from serving.runtimes.booster import Booster
+from serving.runtimes.device import Device, DeviceChoice
+from serving.runtimes.forest.forest import Forest
+from serving.runtimes.forest.library import KernelMissing, load_kernel
+from serving.runtimes.forest.model import NotCovered, read_model
+from serving.runtimes.forest.proof import ProofFailed, pays_from, prove
 
-_PREDICT = json.dumps(
-    {
-        "type": 0,  # the prediction itself: a probability for binary models
-        "training": False,
-        "iteration_begin": 0,
-        "iteration_end": 0,  # all trees
-        "strict_shape": False,
-        "missing": float("nan"),  # json writes NaN, which is how XGBoost reads it
-    }
-).encode()
+_log = logging.getLogger(__name__)
+_WAITING_ROWS = 4096
+"""Rows that are worth waiting for the kernel: a fiftieth of a second of XGBoost's predictor, and a
+sign that more will follow."""
 
 
 class XGBoostRuntime:
-    """One loaded model. Safe to call from several threads; they take turns."""
+    """One loaded model. Safe to call from several threads."""
 
-    def __init__(self, model: bytes, *, threads: int = 1, device: DeviceChoice = "cpu") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        threads: int = 1,
+        device: DeviceChoice = "cpu",
+        kernel: bool = True,
+    ) -> None:
         """Load a model.
 
         Args:
             model: UBJSON as ``Booster.save_raw("ubj")`` writes it.
             threads: how many cores one ``predict`` may use; 0: all.
             device: where to compute.
+            kernel: whether the forest kernel may answer.
 
         Raises:
             RuntimeFailed: if XGBoost refuses the bytes.
             DeviceMissing: if ``cuda`` was asked for and cannot be used.
         """
-        if not model.startswith(b"{"):  # XGBoost would end the whole process on empty bytes
-            raise RuntimeFailed("load the model", f"{len(model)} bytes that are not UBJSON")
-        self._library = _library()
-        self.device: Device = choose_device(
-            device,
-            library="XGBoost",
-            builds_cuda=_builds_cuda(),
-            remedy="install xgboost of the same version in the place of xgboost-cpu",
-        )
-        self._lock = threading.Lock()
-        self._handle = ctypes.c_void_p()
-        self._call("create a booster", "XGBoosterCreate", None, 0, ctypes.byref(self._handle))
-        # The booster is freed once, by close() or when the last request lets go of the runtime.
-        self._free = weakref.finalize(self, self._library.XGBoosterFree, self._handle)
-        self._call("set nthread", "XGBoosterSetParam", self._handle, b"nthread", b"%d" % threads)
-        self._call("set device", "XGBoosterSetParam", self._handle, b"device", self.device.encode())
-        self._call(
-            "load the model", "XGBoosterLoadModelFromBuffer", self._handle, model, len(model)
-        )
-        self.columns = self._number_of_columns()
+        self._booster = Booster(model, threads=threads, device=device)
+        self.columns = self._booster.columns
+        self.device: Device = self._booster.device
+        self._fast: tuple[Forest, int] | None = None  # and the rows from which it is faster
+        self._settled = threading.Event()
+        self._threads = threads or os.cpu_count() or 1
+        if kernel and self.device == "cpu":
+            threading.Thread(
+                target=self._make_fast, args=(model,), name="forest-kernel", daemon=True
+            ).start()
+        else:
+            self._settled.set()
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """Return the prediction of each row.
 
         Args:
-            matrix: float32, shape (rows, columns), C order; NaN is missing.
+            matrix: float32, shape (rows, columns); NaN is missing. The kernel reads C and Fortran
+                order alike without a copy.
 
         Returns:
             float32, shape (rows,); the caller's own copy.
@@ -83,82 +79,62 @@ class XGBoostRuntime:
         if matrix.ndim != 2 or matrix.shape[1] != self.columns:
             wanted = f"shape {matrix.shape} is not (rows, {self.columns})"
             raise RuntimeFailed("predict", wanted)
-        rows = len(matrix)
-        if rows == 0:
+        if len(matrix) == 0:
             return np.empty(0, np.float32)
-        matrix = np.ascontiguousarray(matrix, np.float32)
-        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
-        output = ctypes.POINTER(ctypes.c_float)()
-        with self._lock:
-            if not self._free.alive:
-                raise RuntimeFailed("predict", "the model was closed")
-            self._call(
-                "predict",
-                "XGBoosterPredictFromDense",
-                self._handle,
-                _array_interface(matrix),
-                _PREDICT,
-                None,
-                ctypes.byref(shape),
-                ctypes.byref(dimensions),
-                ctypes.byref(output),
-            )
-            size = int(np.prod(shape[: dimensions.value]))
-            if size != rows:
-                raise RuntimeFailed("predict", f"it gave {size} values for {rows} rows")
-            # The buffer is the library's and is overwritten by the next call.
-            return np.ctypeslib.as_array(output, (rows,)).copy()
+        forest = self._forest_for(len(matrix))
+        return forest.predict(matrix) if forest else self._booster.predict(matrix)
+
+    def predict_columns(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the prediction of each row, from columns: ``predict`` without the matrix.
+
+        Args:
+            columns: float32, each of shape (rows,), in the model's order; NaN is missing. The
+                kernel reads contiguous ones where they lie.
+
+        Raises:
+            RuntimeFailed: as ``predict``, and for columns of different lengths.
+        """
+        lengths = {len(column) for column in columns}
+        if len(columns) != self.columns or len(lengths) > 1:
+            wanted = f"{len(columns)} columns of {sorted(lengths)} rows are not {self.columns}"
+            raise RuntimeFailed("predict", wanted)
+        (rows,) = lengths
+        forest = self._forest_for(rows) if rows else None
+        return forest.predict_columns(columns) if forest else self.predict(np.stack(columns, 1))
+
+    def wait_for_kernel(self) -> bool:
+        """Wait until it is settled who answers; return whether the kernel does."""
+        self._settled.wait()
+        return self._fast is not None
 
     def close(self) -> None:
         """Free the model; safe to call twice."""
-        with self._lock:
-            self._free()
+        self._booster.close()
 
-    def _number_of_columns(self) -> int:
-        columns = ctypes.c_uint64()
-        self._call("count columns", "XGBoosterGetNumFeature", self._handle, ctypes.byref(columns))
-        return columns.value
+    def _forest_for(self, rows: int) -> Forest | None:
+        if rows >= _WAITING_ROWS:
+            self._settled.wait()
+        if self._booster.closed:
+            raise RuntimeFailed("predict", "the model was closed")
+        if self._fast is None:
+            return None
+        forest, least = self._fast
+        return forest if rows >= least else None
 
-    def _call(self, action: str, function: str, *arguments: object) -> None:
-        if getattr(self._library, function)(*arguments) != 0:
-            said = self._library.XGBGetLastError().decode(errors="replace").strip()
-            # XGBoost adds a C++ stack trace after the sentence.
-            raise failure("XGBoost", action, said.split("\nStack trace", 1)[0].strip())
-
-
-def _array_interface(matrix: np.ndarray) -> bytes:
-    rows, columns = matrix.shape
-    return b'{"data":[%d,true],"shape":[%d,%d],"typestr":"<f4","version":3}' % (
-        matrix.ctypes.data,
-        rows,
-        columns,
-    )
-
-
-@functools.cache
-def _builds_cuda() -> bool:
-    told = ctypes.c_char_p()
-    _library().XGBuildInfo(ctypes.byref(told))
-    return bool(json.loads(told.value or b"{}").get("USE_CUDA"))
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    found = importlib.util.find_spec("xgboost")
-    if found is None or not found.submodule_search_locations:
-        raise RuntimeFailed("start", "it is not installed; run pip install 'headrace[serving]'")
-    library = ctypes.CDLL(str(Path(found.submodule_search_locations[0], "lib", "libxgboost.so")))
-    pointer, size = ctypes.c_void_p, ctypes.c_uint64
-    library.XGBGetLastError.restype = ctypes.c_char_p
-    library.XGBoosterCreate.argtypes = [pointer, size, pointer]
-    library.XGBoosterFree.argtypes = [pointer]
-    library.XGBoosterSetParam.argtypes = [pointer, ctypes.c_char_p, ctypes.c_char_p]
-    library.XGBoosterLoadModelFromBuffer.argtypes = [pointer, ctypes.c_char_p, size]
-    library.XGBoosterGetNumFeature.argtypes = [pointer, pointer]
-    library.XGBoosterPredictFromDense.argtypes = [
-        pointer,
-        ctypes.c_char_p,
-        ctypes.c_char_p,
-        *[pointer] * 4,
-    ]
-    return library
+    def _make_fast(self, model: bytes) -> None:
+        """Let the kernel answer once it is compiled, covers the model, and has proven itself."""
+        try:
+            forest = Forest(read_model(model), load_kernel(), threads=self._threads)
+            if forest.outputs > 1:
+                raise NotCovered(f"it has {forest.outputs} outputs a row")
+            prove(forest, self._booster.predict)
+            self._fast = forest, pays_from(forest, self._booster.predict)
+        except (NotCovered, KernelMissing) as reason:
+            _log.info("XGBoost's own predictor answers: %s", reason)
+        except ProofFailed as error:
+            _log.warning("XGBoost's own predictor answers; please report this: %s", error)
+        except RuntimeFailed:
+            if not self._booster.closed:
+                raise
+        finally:
+            self._settled.set()

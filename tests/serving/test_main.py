@@ -146,7 +146,7 @@ def test_serving_starts_without_the_heavy_libraries_and_within_150_mb():
     code = (
         "import json, sys, serving.app, serving.listener, uvloop, httptools\n"
         "import featurestore.online.reader\n"
-        "from serving.runtimes.xgboost import _library; _library()\n"
+        "from serving.runtimes.booster import _library; _library()\n"
         "status = open('/proc/self/status').read().split()\n"
         "print(json.dumps([status[status.index('VmRSS:') + 1], list(sys.modules)]))"
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from serving.runtimes.forest.conditions import Conditions, number_conditions
 from serving.runtimes.forest.layout import Layout, lay_out
-from serving.runtimes.forest.library import Kernel
+from serving.runtimes.forest.library import Kernel, exponential
 from serving.runtimes.forest.model import ARGMAX, ForestModel
 from serving.runtimes.forest.records import BYTES, JOB, PLANES, ROWS
 
@@ -137,6 +137,7 @@ class _Desk:
         self.job["tree_count"] = len(layout.trees)
         self.job["outputs"] = len(base)
         self.job["transform"] = transform
+        self.job["exponential"] = exponential()
 
 
 def _zeros(size: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 The cache is ``$XDG_CACHE_HOME/headrace``, by default ``~/.cache/headrace``. A file is named after
 all that it was made from (the sources, the compiler's versions, the processor), so nothing stale is
 ever loaded, and holds its own SHA-256, so nothing broken is. It is code that this process will run:
-a folder that others may write into is not used.
+a folder that others may write into is not used. All processes of a machine share the same pages of
+it, and none of them needs the compiler.
 """
 
 import contextlib
@@ -11,9 +12,10 @@ import ctypes
 import fcntl
 import functools
 import hashlib
-import importlib.util
 import logging
+import mmap
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -22,9 +24,13 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
+from serving.runtimes.forest.build import HEADER
+
 _log = logging.getLogger(__name__)
 _COMPILE_SECONDS = 300
-_HASH_BYTES = 32
+_MADE_FROM = ("build.py", "linking.py", "model.py", "records.py")  # and all of compiled/
 _loading = threading.Lock()
 
 Kernel = Callable[[int], None]
@@ -46,35 +52,50 @@ def load_kernel() -> Kernel:
 
 
 @functools.cache
+def exponential() -> int:
+    """The address of the C library's ``expf``, which XGBoost's transforms call too."""
+    address = ctypes.cast(ctypes.CDLL("libm.so.6").expf, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+@functools.cache
 def _kernel() -> Kernel:
-    if importlib.util.find_spec("numba") is None:
-        raise KernelMissing("numba is not installed; pip install numba")
-    from llvmlite import binding as llvm
-
-    from serving.runtimes.forest.build import SYMBOL, target_machine
-
-    if not llvm.get_host_cpu_features().get("avx2"):
-        raise KernelMissing(f"the processor ({llvm.get_host_cpu_name()}) has no AVX2")
-    code = _code(llvm.get_host_cpu_name() + llvm.get_host_cpu_features().flatten())
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
+    code, entry = _code(_processor())
     # Numba's convention: where the result goes, where an error goes, the arguments; 0 is done.
     run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_int64)(
-        engine.get_function_address(SYMBOL)
+        code.ctypes.data + entry
     )
     result, error = ctypes.c_void_p(), ctypes.c_void_p()
     result_at, error_at = ctypes.addressof(result), ctypes.addressof(error)
 
-    def kernel(job: int, _alive: object = (engine, result, error)) -> None:
+    def kernel(job: int, _alive: object = (code, result, error)) -> None:
         status = run(result_at, error_at, job)
         assert status == 0, f"the kernel never fails, but said {status}"
 
     return kernel
 
 
-def _code(processor: str) -> bytes:
-    name = f"forest-{_key(processor)}.o"
+def _processor() -> str:
+    """What the kernel is compiled for.
+
+    Raises:
+        KernelMissing: if it is no Linux on x86-64 with AVX2.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise KernelMissing(f"it is for Linux on x86-64, not {sys.platform} {platform.machine()}")
+    told = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    facts = dict(line.replace("\t", "").split(": ", 1) for line in told if ": " in line)
+    flags = facts.get("flags", "").split()
+    if "avx2" not in flags:
+        raise KernelMissing(f"the processor ({facts.get('model name')}) has no AVX2")
+    names = ("vendor_id", "cpu family", "model", "stepping")
+    return " ".join([*(facts.get(name, "") for name in names), *sorted(flags)])
+
+
+def _code(processor: str) -> tuple[np.ndarray, int]:
+    """Return the machine code as mapped memory that may run, and where in it the kernel begins."""
+    name = f"forest-{_key(processor)}"
     try:
         folder = _cache_folder()
     except OSError as error:
@@ -82,18 +103,19 @@ def _code(processor: str) -> bytes:
         with tempfile.TemporaryDirectory(prefix="headrace-") as own:
             return _compiled(Path(own, name))
     with _locked(folder / f"{name}.lock"):
-        return _read(folder / name) or _compiled(folder / name)
+        return _mapped(folder / name) or _compiled(folder / name)
 
 
 def _key(processor: str) -> str:
     key = hashlib.sha256(processor.encode())
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    here = Path(__file__).parent
+    for file in [*(here / name for name in _MADE_FROM), *sorted(here.glob("compiled/*.py"))]:
         key.update(file.read_bytes())
     for package in ("numba", "llvmlite", "numpy"):
         try:
             key.update(version(package).encode())
         except PackageNotFoundError as error:
-            raise KernelMissing(f"{package} is there, but not as an installed package") from error
+            raise KernelMissing(f"{package} is not installed; pip install {package}") from error
     return key.hexdigest()[:16]
 
 
@@ -122,16 +144,24 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> bytes | None:
+def _mapped(path: Path) -> tuple[np.ndarray, int] | None:
+    """Map a file into memory; None if it is not there or not whole."""
     try:
-        whole = path.read_bytes()
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC)
+    except (FileNotFoundError, ValueError):  # of an empty file
         return None
-    digest, code = whole[:_HASH_BYTES], whole[_HASH_BYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    except PermissionError as error:
+        raise KernelMissing(f"{path} may not run: {error}; is its file system noexec?") from error
+    if len(pages) < HEADER.size:
+        return None
+    digest, entry = HEADER.unpack_from(pages)
+    code = np.frombuffer(pages, np.uint8)[HEADER.size :]
+    whole = hashlib.sha256(code.tobytes()).digest() == digest
+    return (code, entry) if whole else None
 
 
-def _compiled(path: Path) -> bytes:
+def _compiled(path: Path) -> tuple[np.ndarray, int]:
     command = [sys.executable, "-m", "serving.runtimes.forest.build", str(path)]
     _log.info("compiling the forest kernel, once for this machine: %s", path)
     try:
@@ -141,7 +171,7 @@ def _compiled(path: Path) -> bytes:
         raise KernelMissing(f"compiling it failed: {said[-1]}") from error
     except subprocess.TimeoutExpired as error:
         raise KernelMissing(f"compiling it took over {_COMPILE_SECONDS} s") from error
-    code = _read(path)
-    if code is None:
+    mapped = _mapped(path)
+    if mapped is None:
         raise KernelMissing(f"the compiler left no whole file at {path}")
-    return code
+    return mapped

@@ -78,7 +78,7 @@ EXIT = np.dtype([("code", np.int64), ("mask", np.int64)], align=True)
 
 _ADDRESSES = (
     "columns output features sets members thresholds starts slots trees leaf_bytes leaf_values "
-    "parts exits base seen conditions values buckets turns index sums masks planes"
+    "parts exits base exponential seen conditions values buckets turns index sums masks planes"
 )
 _NUMBERS = "rows row_stride feature_count tree_count outputs transform"
 

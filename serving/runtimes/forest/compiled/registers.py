@@ -90,6 +90,17 @@ def store(_: Any, array: Any, place: Any, value: Any) -> Any:
     return types.void(array, types.int64, lanes), emit
 
 
+@intrinsic
+def exponential(_: Any, function: Any, power: Any) -> Any:
+    """What the C function at an address gives for a float32."""
+
+    def emit(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
+
+    return types.float32(types.int64, types.float32), emit
+
+
 def _binary(name: str, instruction: Callable[[Any, Any, Any], Any]) -> Any:
     def typed(_: Any, a: Any, b: Any) -> Any:
         def emit(_: Any, builder: Any, __: Any, arguments: Any) -> Any:

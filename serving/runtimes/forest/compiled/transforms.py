@@ -3,12 +3,11 @@
 
 # mypy: disable-error-code="untyped-decorator, call-arg, var-annotated"
 
-import math
 from typing import Any
 
 import numpy as np
 
-from serving.runtimes.forest.compiled.registers import array, compiled
+from serving.runtimes.forest.compiled.registers import array, compiled, exponential
 from serving.runtimes.forest.model import ARGMAX, EXP, HINGE, SIGMOID, SOFTMAX
 from serving.runtimes.forest.records import ROWS
 
@@ -35,9 +34,9 @@ def transform(job: Any, first: int, rows: int, sums: Any) -> None:
                 value = sums[k * ROWS + row]
                 if job.transform == SIGMOID:
                     power = min(-value, _LARGEST)
-                    value = _ONE / (math.exp(power) + _ONE)
+                    value = _ONE / (exponential(job.exponential, power) + _ONE)
                 elif job.transform == EXP:
-                    value = math.exp(value)
+                    value = exponential(job.exponential, value)
                 elif job.transform == HINGE:
                     value = _ONE if value > _ZERO else _ZERO
                 output[(first + row) * job.outputs + k] = value
@@ -52,7 +51,7 @@ def _softmax(job: Any, first: int, rows: int, sums: Any, output: Any) -> None:
             highest = max(sums[k * ROWS + row], highest)
         total = 0.0
         for k in range(job.outputs):
-            power = math.exp(sums[k * ROWS + row] - highest)
+            power = exponential(job.exponential, sums[k * ROWS + row] - highest)
             output[(first + row) * job.outputs + k] = power
             total += power
         for k in range(job.outputs):
