@@ -10,6 +10,7 @@ Prefect keeps a run whose process was killed in the state *running* for ever: no
 here a reaper (``reaper.py``) finds such runs and starts them again.
 """
 
+import atexit
 import contextlib
 import json
 import logging
@@ -28,7 +29,7 @@ from headrace.settings import Settings
 from headrace.spec import Part
 from headrace.storage import sha256
 from tasks.batch.liveness import Heartbeat, Observer, Process, this_process
-from tasks.batch.sealed import seal, unseal
+from tasks.batch.sealed import Damaged, seal, unseal
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ class Run(Part):
     """What ``python -m`` takes: ``flows.batch_predict``."""
     config: dict[str, Any]
     """The flow's configuration, without what was left at its default."""
-    output: str
-    """What it writes; its lease lies there."""
     flow_run: str | None
     """Prefect's id of it."""
     deployment: str | None
@@ -72,23 +71,21 @@ class Run(Part):
 
 
 @contextlib.contextmanager
-def registered(settings: Settings, *, module: str, config: BaseModel, output: str) -> Iterator[Run]:
+def registered(settings: Settings, *, module: str, config: BaseModel) -> Iterator[Run]:
     """Be known as a running flow inside the block; called first thing in the flow.
 
-    The entry of a Prefect run stays after the block: the reaper removes it once Prefect has been
-    told how the run ended, which comes later.
+    The entry of a Prefect run outlives the block, since Prefect is told only then how it ended: it
+    goes with the process, or when a reaper finds that Prefect knows.
 
     Args:
         settings: where storage is.
         module: what ``python -m`` takes to start the flow.
         config: its parameters.
-        output: what it writes.
     """
     draft = Run(
         id=uuid.uuid4().hex,
         module=module,
         config=config.model_dump(mode="json", exclude_defaults=True),
-        output=output,
         flow_run=flow_run.id,
         deployment=deployment.id,
         folder=str(Path.cwd()),
@@ -109,6 +106,8 @@ def registered(settings: Settings, *, module: str, config: BaseModel, output: st
             storage.remove(_attempts_uri(settings, run))
             if run.flow_run is None:
                 forget(settings, run)
+            elif storage.is_local(uri):  # another store's client does not outlive our threads
+                atexit.register(_forget_quietly, settings, run)
         except StorageFailed as error:  # how the run itself ended matters more
             _log.warning("%s The reaper tidies up.", error)
 
@@ -122,11 +121,14 @@ def runs(settings: Settings) -> list[Run]:
 
 
 def read(settings: Settings, run_id: str) -> Run | None:
-    """The entry of a run; None if it was removed."""
+    """The entry of a run; None if it was removed, or is none that this version can read."""
     uri = entry_uri(settings, run_id)
     try:
         return unseal(storage.read_bytes(uri), Run, uri=uri)
     except FileNotFoundError:
+        return None
+    except Damaged as error:  # of another version, say: no reason for other runs not to start
+        _log.warning("%s is passed over: %s", uri, error.reason)
         return None
 
 
@@ -162,6 +164,11 @@ def claim_uri(settings: Settings, run: Run) -> str:
 def entry_uri(settings: Settings, run_id: str) -> str:
     """Where a run is written down."""
     return settings.uri("running", f"{run_id}.json")
+
+
+def _forget_quietly(settings: Settings, run: Run) -> None:
+    with contextlib.suppress(StorageFailed):
+        forget(settings, run)
 
 
 def _beat_uri(settings: Settings, run: Run) -> str:
