@@ -10,7 +10,7 @@ drift          a window compared with the champion's reference profile
 rollout        bundles verified, challengers compared, releases moved
 serving_check  a real server started, asked and stopped
 
-Each is a thin ``@step`` over plain functions that work without Prefect. ``cluster`` is the one
+Each is a thin ``@step`` over plain functions that work without Prefect. ``clusters`` is the one
 door to Dask, ``prefect_server`` keeps the local Prefect server.
 """
 

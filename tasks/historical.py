@@ -11,7 +11,7 @@ from featurestore.join.certificate import Certificate
 from featurestore.join.out_of_core import CHUNK_ROWS
 from headrace.plan import ViewRead
 from headrace.settings import Settings
-from tasks.cluster import cluster
+from tasks.clusters import Call, cluster
 
 SHARES_A_WORKER = 2
 """So that a worker that is done early has more to do, and one that dies costs less."""
@@ -41,15 +41,21 @@ def write_historical_features(
         ClusterUnreachable: if no scheduler answers.
         SchemaMismatch, UnknownName, StorageFailed: as in one process.
     """
-    with cluster(settings) as client:
+    sources = {}
+    with cluster(settings) as compute:
         jobs = share_jobs(
             rows_uri,
             views,
             settings.uri("offline"),
             work_uri,
             timestamp=timestamp,
-            shares=shares or SHARES_A_WORKER * len(client.scheduler_info()["workers"]),
+            shares=shares or SHARES_A_WORKER * compute.workers,
             chunk_rows=chunk_rows,
         )
-        sources = client.gather(client.map(join_share, jobs, pure=False))
-    return put_together(jobs, sources, out_uri)
+        for done in compute.run(
+            Call(f"join-{number}", join_share, (job,)) for number, job in enumerate(jobs)
+        ):
+            if done.error:
+                raise done.error
+            sources[done.key] = done.result
+    return put_together(jobs, [sources[f"join-{n}"] for n in range(len(jobs))], out_uri)
