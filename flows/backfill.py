@@ -14,11 +14,15 @@ from pydantic import AfterValidator, Field
 from flows._command import Day, EndpointName, FlowConfig, FlowReport, ModelName, run, run_name
 from flows.batch_predict import BatchPredictConfig, batch_predict, checked_limit
 from headrace.errors import DatesOutsideData, HeadraceError
-from headrace.settings import load_settings
+from headrace.settings import Settings, load_settings
 from headrace.window import Window
 from tasks.batch import backfill as steps
+from tasks.batch import reaper, running
 from tasks.batch.estimate import Where
 from tasks.clusters import Priority
+
+MODULE = "flows.backfill"
+"""What ``python -m`` takes to start it again."""
 
 
 class WindowsFailed(HeadraceError):
@@ -72,6 +76,12 @@ class BackfillReport(FlowReport):
 def backfill(config: BackfillConfig) -> BackfillReport:
     """Score every window between two days that is not committed, or those that were missed."""
     settings = load_settings()
+    with running.registered(settings, module=MODULE, config=config):
+        reaper.reap(settings)
+        return _backfill(settings, config)
+
+
+def _backfill(settings: Settings, config: BackfillConfig) -> BackfillReport:
     told: dict[str, str] = {}
     failed: dict[str, str] = {}
     for window in steps.asked_windows(

@@ -7,15 +7,18 @@ task runs stay *running* until somebody else says what happened.
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     TaskRunFilter,
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
 
@@ -37,15 +40,26 @@ def belief(flow_run: str) -> Belief:
 
 
 def mark_crashed(flow_run: str, message: str) -> None:
-    """Tell Prefect that a flow run's process is dead: the run and its unfinished task runs."""
+    """Tell Prefect that a flow run's process is dead: the run, its tasks, and the flows in it."""
     with get_client(sync_client=True) as client:
-        unfinished = TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED))
-        for task_run in client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run)])),
-            task_run_filter=TaskRunFilter(state=unfinished),
-        ):
-            client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
-        client.set_flow_run_state(UUID(flow_run), Crashed(message=message), force=True)
+        _mark_crashed(client, UUID(flow_run), Crashed(message=message))
+
+
+def _mark_crashed(client: SyncPrefectClient, flow_run: UUID, crashed: State[Any]) -> None:
+    inside = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)),
+    )
+    for child in client.read_flow_runs(flow_run_filter=inside):
+        _mark_crashed(client, child.id, crashed)
+    for task_run in client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run])),
+        task_run_filter=TaskRunFilter(
+            state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED))
+        ),
+    ):
+        client.set_task_run_state(task_run.id, crashed, force=True)
+    client.set_flow_run_state(flow_run, crashed, force=True)
 
 
 def run_deployment_again(deployment: str, config: dict[str, Any], *, key: str) -> None:

@@ -112,7 +112,7 @@ def _start_again(settings: Settings, run: Run) -> Reaped:
 def _goes_on(settings: Settings, run: Run) -> bool:
     """Whether another run does the same work, as when a person was faster."""
     same = [one for one in running.runs(settings) if one.key == run.key and one.id != run.id]
-    return any(not is_dead(one.process) for one in same)
+    return any(not running.observer_of(settings, one).has_ended() for one in same)
 
 
 def _start_process(settings: Settings, run: Run) -> None:

@@ -17,6 +17,7 @@ import logging
 import shlex
 import uuid
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,14 @@ class Run(Part):
         return f"python {shlex.join(self.arguments)}"
 
 
+_outer: ContextVar[Run | None] = ContextVar("outer", default=None)
+
+
 @contextlib.contextmanager
 def registered(settings: Settings, *, module: str, config: BaseModel) -> Iterator[Run]:
     """Be known as a running flow inside the block; called first thing in the flow.
+
+    A flow inside a registered one is part of it: it would only be started twice.
 
     The entry of a Prefect run outlives the block, since Prefect is told only then how it ended: it
     goes with the process, or when a reaper finds that Prefect knows.
@@ -82,12 +88,17 @@ def registered(settings: Settings, *, module: str, config: BaseModel) -> Iterato
         module: what ``python -m`` takes to start the flow.
         config: its parameters.
     """
+    outer = _outer.get()
+    if outer:
+        yield outer
+        return
     draft = Run(
         id=uuid.uuid4().hex,
         module=module,
         config=config.model_dump(mode="json", exclude_defaults=True),
         flow_run=flow_run.id,
-        deployment=deployment.id,
+        # Inside another flow, Prefect would name the deployment of that one.
+        deployment=None if flow_run.parent_flow_run_id else deployment.id,
         folder=str(Path.cwd()),
         process=this_process(),
         seconds=settings.lease_seconds,
@@ -98,9 +109,11 @@ def registered(settings: Settings, *, module: str, config: BaseModel) -> Iterato
     storage.write_atomic(uri, seal(run))
     heart = Heartbeat(_beat_uri(settings, run), seconds=run.seconds, on_beat=lambda: True)
     heart.start()
+    inside = _outer.set(run)
     try:
         yield run
     finally:
+        _outer.reset(inside)
         heart.stop()
         try:
             storage.remove(_attempts_uri(settings, run))

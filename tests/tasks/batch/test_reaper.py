@@ -7,9 +7,10 @@ import time
 from uuid import UUID
 
 import pytest
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
+from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, Running
 from pydantic import BaseModel
 
@@ -71,6 +72,33 @@ def dead(settings):
 
 
 @pytest.fixture
+def killed_in_prefect(prefect_api):
+    """A flow in a flow that Prefect believes to be running, with a task: (outer, inner, task)."""
+
+    @flow(name="inner")
+    def inner() -> None:
+        stop()
+
+    @task(name="stop")
+    def stop() -> None:
+        ids.append(str(task_run.id))
+        ids.append(flow_run.id)
+
+    @flow(name="outer")
+    def outer() -> None:
+        ids.append(flow_run.id)
+        inner()
+
+    ids = []
+    outer()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(ids[0]), Running(), force=True)
+        client.set_task_run_state(UUID(ids[1]), Running(), force=True)
+        client.set_flow_run_state(UUID(ids[2]), Running(), force=True)
+    return ids
+
+
+@pytest.fixture
 def prefect_run(prefect_api):
     """A flow run that Prefect believes to be running, with a task run; its id."""
 
@@ -85,9 +113,9 @@ def prefect_run(prefect_api):
     return make
 
 
-def state_of(flow_run):
+def state_of(run_id):
     with get_client(sync_client=True) as client:
-        return client.read_flow_run(UUID(flow_run)).state.type
+        return client.read_flow_run(UUID(run_id)).state.type
 
 
 def test_a_run_is_written_down_as_long_as_it_runs(settings, started):
@@ -175,32 +203,49 @@ def test_a_run_of_another_machine_is_dead_when_its_heart_stood_still(settings, d
 
 
 def test_prefect_is_told_that_a_killed_run_crashed(settings, dead, started, prefect_run):
-    flow_run = prefect_run()
-    dead(flow_run=flow_run)
+    run_id = prefect_run()
+    dead(flow_run=run_id)
     assert [one.outcome for one in reap(settings)] == ["started again"]
-    assert state_of(flow_run) == StateType.CRASHED
+    assert state_of(run_id) == StateType.CRASHED
+
+
+def test_what_is_inside_a_killed_flow_crashed_with_it(settings, dead, started, killed_in_prefect):
+    outer, stopped, inner = killed_in_prefect
+    dead(flow_run=outer)
+    reap(settings)
+    assert [state_of(outer), state_of(inner)] == [StateType.CRASHED] * 2
+    with get_client(sync_client=True) as client:
+        assert client.read_task_run(UUID(stopped)).state.type == StateType.CRASHED
+
+
+def test_a_flow_inside_a_run_is_part_of_it(settings):
+    with running.registered(settings, module="flows.backfill", config=Config()) as outer:
+        with running.registered(settings, module="flows.batch_predict", config=Config()) as inner:
+            assert inner == outer
+        assert running.runs(settings) == [outer]
+    assert running.runs(settings) == []
 
 
 def test_a_run_that_somebody_ended_in_prefect_is_not_started_again(
     settings, dead, started, prefect_run
 ):
-    flow_run = prefect_run()
+    run_id = prefect_run()
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(UUID(flow_run), Completed(), force=True)
-    dead(flow_run=flow_run)
+        client.set_flow_run_state(UUID(run_id), Completed(), force=True)
+    dead(flow_run=run_id)
     assert reap(settings) == ()
     assert running.runs(settings) == []
     assert started == []
 
 
 def test_a_run_that_ended_is_forgotten_once_prefect_knows(settings, dead, started, prefect_run):
-    flow_run = prefect_run()
-    run = dead(flow_run=flow_run, process=this_process())
+    run_id = prefect_run()
+    run = dead(flow_run=run_id, process=this_process())
     storage.write_atomic(f"{settings.uri('running')}/{run.id}.beat", ENDED)
     assert reap(settings) == ()
     assert running.runs(settings) == [run]  # its process lives: it is about to tell
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(UUID(flow_run), Completed(), force=True)
+        client.set_flow_run_state(UUID(run_id), Completed(), force=True)
     assert reap(settings) == ()
     assert running.runs(settings) == []
     assert started == []
