@@ -93,7 +93,8 @@ def combine(document: EnsembleDocument, given: Sequence[np.ndarray]) -> np.ndarr
     """
     total = np.full(len(given[0]), document.intercept, np.float64)
     for share, values in zip(document.members, given, strict=True):
-        total += share.weight * (log_odds(values) if document.scale == "log_odds" else values)
+        known = log_odds(values) if document.scale == "log_odds" else values.astype(np.float64)
+        total += share.weight * known
     if document.scale == "log_odds":
         total = 1.0 / (1.0 + np.exp(-total))
     return total.astype(np.float32)

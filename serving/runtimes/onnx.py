@@ -105,6 +105,9 @@ class OnnxRuntime:
             self._pool.shutdown()
 
     def _proved_sizes(self, rows: np.ndarray) -> tuple[int, ...]:
+        if rows.shape[1] != self.columns:
+            said = f"it has {self.columns} inputs, and the rows {rows.shape[1]}"
+            raise RuntimeFailed("use the model", said, library=LIBRARY)
         trial = blocks.trial_rows(rows)
         call = functools.partial(self._run, self._session)
         if blocks.depends_on_neighbours(call, trial):

@@ -112,10 +112,10 @@ def _exported(spec: ModelSpec, trainer: TorchTrainer, model: "Scored", columns: 
 
     written = io.BytesIO()
     try:
-        with warnings.catch_warnings():
-            # The exporter that needs no further package; torch is pinned, so it is there.
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("error", category=TracerWarning)
+        # One warning is that this exporter is the older one: it needs no further package, and torch
+        # is pinned, so it is there.
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             torch.onnx.export(
                 model,
                 (torch.zeros(2, columns),),
@@ -126,11 +126,19 @@ def _exported(spec: ModelSpec, trainer: TorchTrainer, model: "Scored", columns: 
                 output_names=[OUTPUT],
                 dynamic_axes={_INPUT: {0: "rows"}, OUTPUT: {0: "rows"}},
             )
-    except (TracerWarning, torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        said = f"trainer.module {trainer.module!r} does not export to ONNX: {reason}"
-        raise SpecRefused(spec.name, said) from error
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise _not_exported(spec, trainer, error) from error
+    for warning in said:
+        if issubclass(warning.category, TracerWarning):  # a branch that the graph has only half of
+            raise _not_exported(spec, trainer, warning.message)
     return written.getvalue()
+
+
+def _not_exported(spec: ModelSpec, trainer: TorchTrainer, said: object) -> SpecRefused:
+    reason = str(said).strip().split("\n", 1)[0]
+    return SpecRefused(
+        spec.name, f"trainer.module {trainer.module!r} does not export to ONNX: {reason}"
+    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,101 @@
+import os
+
+import numpy as np
+import pytest
+
+from headrace.errors import SpecRefused
+from headrace.spec import TorchTrainer
+
+NETWORKS = """
+import torch
+
+def small(columns, width=16):
+    layers = [torch.nn.Linear(columns, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Dropout(0.1), torch.nn.Linear(width, 1))
+
+def wide(columns):
+    return torch.nn.Linear(columns, 2)
+
+def number(columns):
+    return columns
+
+class Undecided(torch.nn.Module):
+    def __init__(self, columns):
+        super().__init__()
+        self.layer = torch.nn.Linear(columns, 1)
+
+    def forward(self, rows):
+        return self.layer(rows) if rows.sum() > 0 else self.layer(-rows)
+"""
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_network_learns_and_becomes_a_bundle_that_needs_no_torch(
+    workshop, spec, model_file, task
+):
+    trainer = TorchTrainer(
+        module=f"{model_file(NETWORKS)}:small", epochs=4, batch_rows=256, learning_rate=0.02
+    )
+    digest, card = workshop.bundle(spec(trainer, task=task))
+    predictor = workshop.load(digest)
+    assert card.metrics["roc_auc"] > 0.85 if task == "binary" else card.metrics["rmse"] < 9
+    assert predictor.bundle.manifest.runtime == "onnx"
+    assert predictor.bundle.manifest.parameters["epochs"] == 4
+    assert np.isfinite(predictor.predict(np.full((1, 4), np.nan, np.float32))).all()
+    if task == "binary":
+        assert workshop.bundle(spec(trainer))[0] == digest
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "says"),
+    [
+        ("nowhere:small", {}, "trainer.module 'nowhere:small' is not there"),
+        ("own_model:number", {}, "gives a int, not a torch.nn.Module"),
+        ("own_model:wide", {}, "gives 128 values for 64 rows; give one a row"),
+        ("own_model:small", {"parameters": {"depth": 3}}, "does not take .*'depth': 3"),
+        ("own_model:small", {"learning_rate": 1e30}, "try a smaller trainer.learning_rate"),
+        ("own_model:Undecided", {}, "does not export to ONNX: Converting a tensor to a Python"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_named(
+    workshop, spec, model_file, module, changes, says
+):
+    model_file(NETWORKS)
+    trainer = TorchTrainer(module=module, epochs=1, batch_rows=64, **changes)
+    with pytest.raises(SpecRefused, match=says):
+        workshop.bundle(spec(trainer))
+
+
+def test_why_torch_s_own_exported_files_are_no_format_for_bundles(tmp_path):
+    """``torch.export.load`` runs what a file says: the reason why networks are kept as ONNX."""
+    import io
+    import json
+    import zipfile
+
+    import torch
+
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "canary"),)
+
+    program = torch.export.export(torch.nn.Linear(3, 1), (torch.zeros(2, 3),))
+    torch.export.save(program, str(tmp_path / "good.pt2"))
+    evil = io.BytesIO()
+    torch.save(Touch(), evil)
+    with (
+        zipfile.ZipFile(tmp_path / "good.pt2") as good,
+        zipfile.ZipFile(tmp_path / "evil.pt2", "w") as bad,
+    ):
+        for name in good.namelist():
+            data = good.read(name)
+            if name.endswith("model_weights_config.json"):
+                told = json.loads(data)
+                for weight in told["config"].values():
+                    weight["use_pickle"] = True
+                data = json.dumps(told).encode()
+            elif "/weights/weight_" in name:
+                data = evil.getvalue()
+            bad.writestr(name, data)
+    with pytest.raises(OSError, match="canary"):  # the second weight's turn: it is there already
+        torch.export.load(str(tmp_path / "evil.pt2"))
+    assert (tmp_path / "canary").exists()
