@@ -4,6 +4,7 @@ Only footers (and, of text files, one pass that counts) are read here.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -92,7 +93,7 @@ def _table_at(uri: str) -> AskedFormat | None:
     """The table format of a folder that is a table, else None."""
     if uri.endswith(".metadata.json"):
         return "iceberg"
-    if is_glob(uri) or _ending_of(uri):
+    if is_glob(uri) or _ending_of(uri) or (storage.is_local(uri) and Path(uri).is_file()):
         return None
     names = storage.list_names(uri)
     if "_delta_log" in names:

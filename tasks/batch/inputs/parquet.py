@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from headrace import storage
+from headrace.errors import StorageFailed
 from tasks.batch.inputs.errors import InputBroken
 from tasks.batch.inputs.pages import largest_pages
 from tasks.batch.inputs.source import opened
@@ -125,7 +126,7 @@ def iterate(
             raise InputBroken(uri, f"it is damaged: {error}") from error
         except OSError as error:
             if error.errno is not None:  # the system's: the place, not the file, is at fault
-                raise
+                raise StorageFailed("read", uri, error) from error
             raise InputBroken(uri, f"it is damaged: {error}") from error
 
 

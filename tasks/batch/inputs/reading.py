@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 from featurestore.columns import TIMESTAMP
 from headrace import storage
+from headrace.errors import StorageFailed
+from headrace.healing import GaveUp
 from tasks.batch.inputs import parquet, text
 from tasks.batch.inputs.dataset import Bounds, Piece
 from tasks.batch.inputs.errors import InputBroken, InputChanged
@@ -124,8 +126,9 @@ def _told_as_change(piece: Piece) -> Iterator[None]:
     # A file replaced while it is read looks damaged; what happened is the better news.
     try:
         yield
-    except (InputBroken, FileNotFoundError):
-        _check_stamp(piece)
+    except (InputBroken, FileNotFoundError, StorageFailed) as error:
+        if not isinstance(error.__cause__, GaveUp):  # then the stamp cannot be asked for either
+            _check_stamp(piece)
         raise
 
 
