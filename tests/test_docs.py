@@ -16,6 +16,8 @@ LOOP = [
     "train",
     "deploy",
     "batch_predict",
+    "backfill",
+    "resume_batches",
     "check_drift",
     "retrain",
     "features",

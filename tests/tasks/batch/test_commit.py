@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -235,3 +236,14 @@ def test_the_clean_command_says_what_is_gone(out, capsys):
     assert "removed 1 parts and 1 records; revision 1 and later" in capsys.readouterr().out
     assert clean_command([f"{out}-none"]) == 1
     assert "no run has committed" in capsys.readouterr().err
+
+
+def test_the_page_reads_an_output_as_it_says(out, capsys):
+    record = write(out, "a", 0, 3, rejected=1)
+    finish(out, [record], rows=4)
+    page = Path(__file__).parents[3] / "docs" / "commit_protocol.md"
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        exec(compile(snippet, str(page), "exec"), {"output": out})
+    assert capsys.readouterr().out.splitlines() == ["3", f"{out}/parts/{record.predicted.name}"]
