@@ -82,9 +82,15 @@ def read_model(model: bytes) -> ForestModel:
     """Read a model in XGBoost's UBJSON or JSON.
 
     Raises:
-        NotCovered: for what the kernel has no form of.
-        NotUbjson: for bytes that are no UBJSON.
+        NotCovered: for what the kernel has no form of, or cannot read.
     """
+    try:
+        return _read(model)
+    except (KeyError, ValueError) as error:
+        raise NotCovered(f"it is not written as XGBoost 3 writes: {error!r}") from error
+
+
+def _read(model: bytes) -> ForestModel:
     # JSON and UBJSON both begin with a brace; a quoted name follows in JSON alone.
     document = json.loads(model) if model[1:2] in b'"\n ' else read_ubjson(model)
     learner = document["learner"]
@@ -120,6 +126,10 @@ def read_model(model: bytes) -> ForestModel:
 def _tree(tree: Mapping[str, Any]) -> Tree:
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
         raise NotCovered("its leaves have several values")
+    left, right = (np.asarray(tree[f"{side}_children"], np.int64) for side in ("left", "right"))
+    if (right[left >= 0] != left[left >= 0] + 1).any():
+        # XGBoost never writes such a tree, and would not look at where its right children are.
+        raise NotCovered("a right child does not come next to the left one")
     sets = np.asarray(tree["categories"], np.int64)
     ranges = zip(
         tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
@@ -127,8 +137,8 @@ def _tree(tree: Mapping[str, Any]) -> Tree:
     return Tree(
         feature=np.asarray(tree["split_indices"], np.int64),
         threshold=np.asarray(tree["split_conditions"], np.float32),
-        left=np.asarray(tree["left_children"], np.int64),
-        right=np.asarray(tree["right_children"], np.int64),
+        left=left,
+        right=right,
         default_left=np.asarray(tree["default_left"], bool),
         categories={
             int(node): frozenset(sets[begin : begin + size].tolist())
@@ -162,7 +172,7 @@ def _margin(scores: np.ndarray, transform: int) -> np.ndarray:
 
     The C library's ``logf`` is exact where rounding from double is; NumPy's own is not.
     """
-    if transform == SIGMOID:
+    if transform == SIGMOID:  # of a chance between 0 and 1; XGBoost takes no other
         return np.array([-math.log(odds) for odds in (_ONE / scores - _ONE).tolist()], np.float32)
     if transform == EXP:
         return np.array([math.log(score) for score in scores.tolist()], np.float32)

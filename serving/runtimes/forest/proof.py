@@ -72,7 +72,8 @@ def _pools(forest: Forest) -> dict[int, np.ndarray]:
             begin = feature["thresholds"]
             at = forest.conditions.thresholds[begin : begin + feature["count"]]
             infinity = np.float32(np.inf)
-            values = [at, np.nextafter(at, -infinity), np.nextafter(at, infinity)]
+            with np.errstate(over="ignore"):  # of the largest float: infinity
+                values = [at, np.nextafter(at, -infinity), np.nextafter(at, infinity)]
         pools[int(feature["column"])] = np.concatenate([_ODD, *values])
     return pools
 
