@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import AwareDatetime
 
-from headrace import storage
+from headrace import chain, storage
 from headrace.errors import ReleaseConflict, UnknownName
 from headrace.names import checked_name
 from headrace.spec import Part
@@ -37,18 +37,19 @@ def current_release(root: str, endpoint: str, *, at_least: int = 0) -> Release |
         endpoint: its name.
         at_least: a revision known to exist; a watcher passes its own to look only further on.
     """
-    if at_least:
-        revision = at_least
-        while storage.exists(_uri(root, endpoint, revision + 1)):
-            revision += 1
-        return _read(root, endpoint, revision)
-    revisions = _revisions(root, endpoint)
-    return _read(root, endpoint, revisions[-1]) if revisions else None
+    folder = _folder(root, endpoint)
+    if not at_least:
+        revision = chain.newest(folder)
+        return _read(folder, revision) if revision else None
+    revision = at_least
+    while chain.holds(folder, revision + 1):
+        revision += 1
+    return _read(folder, revision)
 
 
 def newer_release(root: str, endpoint: str, revision: int) -> Release | None:
     """Return the newest revision after ``revision``, or None if there is none."""
-    if not storage.exists(_uri(root, endpoint, revision + 1)):
+    if not chain.holds(_folder(root, endpoint), revision + 1):
         return None
     return current_release(root, endpoint, at_least=revision + 1)
 
@@ -67,7 +68,8 @@ def require_release(root: str, endpoint: str) -> Release:
 
 def history(root: str, endpoint: str) -> list[Release]:
     """Every revision, oldest first."""
-    return [_read(root, endpoint, revision) for revision in _revisions(root, endpoint)]
+    folder = _folder(root, endpoint)
+    return [_read(folder, revision) for revision in chain.numbers(folder)]
 
 
 def move_release(
@@ -95,22 +97,15 @@ def move_release(
         reason=reason,
     )
     document = json.dumps(release.model_dump(mode="json"), indent=1, sort_keys=True).encode()
-    revisions = _revisions(root, endpoint)
-    if (revisions[-1] if revisions else 0) != expected:
-        raise ReleaseConflict(endpoint, expected)
-    if not storage.create_exclusive(_uri(root, endpoint, release.revision), document):
+    folder = _folder(root, endpoint)
+    if chain.newest(folder) != expected or not chain.add(folder, release.revision, document):
         raise ReleaseConflict(endpoint, expected)
     return release
 
 
-def _uri(root: str, endpoint: str, revision: int) -> str:
-    return f"{root}/releases/{checked_name('endpoint', endpoint)}/{revision:08d}.json"
+def _folder(root: str, endpoint: str) -> str:
+    return f"{root}/releases/{checked_name('endpoint', endpoint)}"
 
 
-def _revisions(root: str, endpoint: str) -> list[int]:
-    names = storage.list_names(f"{root}/releases/{checked_name('endpoint', endpoint)}")
-    return [int(n.removesuffix(".json")) for n in names if n.endswith(".json") and n[:8].isdigit()]
-
-
-def _read(root: str, endpoint: str, revision: int) -> Release:
-    return Release.model_validate_json(storage.read_bytes(_uri(root, endpoint, revision)))
+def _read(folder: str, revision: int) -> Release:
+    return Release.model_validate_json(chain.read(folder, revision))
