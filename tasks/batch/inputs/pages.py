@@ -12,6 +12,7 @@ from typing import Any
 _HEADER_BYTES = 1 << 12
 _STRUCT, _LIST, _SET, _MAP, _BINARY, _DOUBLE, _BYTE = 12, 9, 10, 11, 8, 7, 3
 _TRUE, _FALSE = 1, 2
+_DICTIONARY_PAGE = 2
 
 
 def largest_pages(source: Any, chunk: Any) -> int:
@@ -38,9 +39,6 @@ def largest_pages(source: Any, chunk: Any) -> int:
         largest = max(largest, uncompressed)
         position += header.position + compressed
     return largest + dictionary
-
-
-_DICTIONARY_PAGE = 2
 
 
 class _Compact:
@@ -80,7 +78,8 @@ class _Compact:
         elif kind == _DOUBLE:
             self.position += 8
         elif kind == _BINARY:
-            self.position += self._varint()
+            length = self._varint()
+            self.position += length
         elif kind in (_LIST, _SET):
             head = self._byte()
             count = head >> 4 if head >> 4 != 15 else self._varint()

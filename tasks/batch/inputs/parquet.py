@@ -22,12 +22,13 @@ from tasks.batch.inputs.errors import InputBroken
 from tasks.batch.inputs.pages import largest_pages
 from tasks.batch.inputs.source import opened
 
-DECODED_BYTES = 96 << 20
+DECODED_BYTES = 64 << 20
 """What one batch of rows may take in memory, and what the pages decoded at one time may."""
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 64 << 10
 _BUFFER_BYTES = 1 << 20
+_DELTA_ROWS = 1_024  # texts by what they share with the one before: what they become is not told
 _ENDING = struct.Struct("<I4s")  # the footer's length and the magic
 
 
@@ -150,6 +151,8 @@ class _Chunks:
 
     def rows_within(self, budget: int) -> int:
         """How many rows take no more than ``budget`` bytes, by what the footer says of them."""
+        if any("DELTA_BYTE_ARRAY" in chunk.encodings for chunk in self._all()):
+            return _DELTA_ROWS
         total = sum(chunk.total_uncompressed_size for chunk in self._all())
         return budget * self._rows // total if total and self._rows else budget
 
