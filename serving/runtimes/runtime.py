@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from headrace.trainers import RuntimeName
+from serving.errors import RuntimeFailed
 from serving.runtimes.device import Device, DeviceChoice
 
 
@@ -96,7 +97,11 @@ def _open_xgboost(model: bytes, opening: Opening) -> Runtime:
 
 
 def _open_onnx(model: bytes, opening: Opening) -> Runtime:
-    from serving.runtimes.onnx import OnnxRuntime
+    try:
+        from serving.runtimes.onnx import OnnxRuntime
+    except ModuleNotFoundError as error:
+        said = f"{error.name} is not installed; run pip install onnxruntime onnx"
+        raise RuntimeFailed("start", said, library="ONNX Runtime") from error
 
     return OnnxRuntime(
         model,

@@ -24,7 +24,10 @@ from headrace.settings import Settings
 from monitoring.inference_log import read_log
 from serving.__main__ import main
 
-HEAVY = ("prefect", "feast", "mlflow", "evidently", "pandas", "scipy", "sklearn", "xgboost", "dask")
+HEAVY = (
+    "prefect", "feast", "mlflow", "evidently", "pandas", "scipy", "sklearn", "xgboost", "dask",
+    "onnx", "onnxruntime", "torch",
+)  # fmt: skip
 WRITTEN = datetime(2013, 8, 1, 11, 30, tzinfo=UTC)
 
 
