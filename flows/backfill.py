@@ -77,7 +77,7 @@ def backfill(config: BackfillConfig) -> BackfillReport:
     """Score every window between two days that is not committed, or those that were missed."""
     settings = load_settings()
     with running.registered(settings, module=MODULE, config=config):
-        reaper.reap(settings)
+        reaper.reap(settings, say=get_run_logger().info)
         return _backfill(settings, config)
 
 

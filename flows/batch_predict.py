@@ -8,6 +8,7 @@ the reason. Runs monthly (prefect.yaml). docs/batch.md tells the whole.
 from typing import Annotated, Literal
 
 from prefect import flow
+from prefect.logging import get_run_logger
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from flows._command import (
@@ -217,7 +218,7 @@ def batch_predict(config: BatchPredictConfig) -> BatchPredictReport:
     """Score a table of any size with a bundle, on this machine or on a cluster."""
     settings = load_settings()
     with running.registered(settings, module=MODULE, config=config):
-        reaper.reap(settings)
+        reaper.reap(settings, say=get_run_logger().info)
         return _predict(settings, config)
 
 

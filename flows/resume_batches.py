@@ -28,7 +28,7 @@ class ResumeBatchesReport(FlowReport):
     def lines(self) -> list[tuple[str, str]]:
         """One line a run."""
         again = [("started again", command) for command in self.started_again]
-        left = [("not started again", why) for why in self.left]
+        left = [("left", why) for why in self.left]
         return again + left or [("killed runs", "none")]
 
     @property
@@ -40,17 +40,11 @@ class ResumeBatchesReport(FlowReport):
 @flow(name="resume-batches", flow_run_name=run_name)
 def resume_batches(config: ResumeBatchesConfig) -> ResumeBatchesReport:  # noqa: ARG001
     """Find batch runs that were killed, tell Prefect, and start their work again."""
-    reaped = reaper.reap(load_settings(), watch=True)
-    logger = get_run_logger()
-    for one in reaped:
-        logger.info("%s, killed: %s %s", one.run.command, one.outcome, one.reason)
+    reaped = reaper.reap(load_settings(), watch=True, say=get_run_logger().info)
+    again = [one for one in reaped if one.outcome == "started again"]
     return ResumeBatchesReport(
-        started_again=tuple(one.run.command for one in reaped if one.outcome == "started again"),
-        left=tuple(
-            f"{one.run.command}: {one.outcome}, {one.reason}"
-            for one in reaped
-            if one.outcome != "started again"
-        ),
+        started_again=tuple(one.run.command for one in again),
+        left=tuple(one.told for one in reaped if one not in again),
     )
 
 

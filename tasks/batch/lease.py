@@ -15,13 +15,13 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from headrace import chain, storage
 from headrace.errors import HeadraceError
+from headrace.sealed import seal, unseal
 from headrace.spec import Part
 from tasks.batch.liveness import Heartbeat, Observer, Process, this_process
-from tasks.batch.sealed import seal, unseal
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,9 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held(output: str, *, owner: str, seconds: float = SECONDS) -> Iterator[Lease]:
+def held(
+    output: str, *, owner: str, seconds: float = SECONDS, say: Callable[[str], None] = _log.info
+) -> Iterator[Lease]:
     """Hold the lease of ``output`` inside the block; wait as long as another run holds it.
 
     Whoever has waited looks first whether the other run has done the work.
@@ -107,11 +109,12 @@ def held(output: str, *, owner: str, seconds: float = SECONDS) -> Iterator[Lease
         output: what will be written.
         owner: who wants it, in words: those who wait are told.
         seconds: how long this run may give no sign of life before another takes over.
+        say: is told once that this run waits, and for whom.
     """
     while True:
         holder = holder_of(output)
         if holder:
-            _wait_for_end(output, holder)
+            _wait_for_end(output, holder, say)
         lease = take(output, owner=owner, seconds=seconds, after=holder.epoch if holder else 0)
         if lease:
             break
@@ -187,20 +190,15 @@ def _alive(lease: Lease, seconds: float) -> Iterator[None]:
         heartbeat.stop()
 
 
-def _wait_for_end(output: str, holder: Holder) -> None:
+def _wait_for_end(output: str, holder: Holder, say: Callable[[str], None]) -> None:
     """Return when ``holder`` has ended, or somebody else has found that and taken over."""
     observer, told = observer_of(output, holder), False
     while not observer.has_ended():
         if chain.holds(_folder(output), holder.epoch + 1):
             return
         if not told:
-            _log.info(
-                "%s is being written by %s (process %s on %s): waiting for it to end",
-                output,
-                holder.owner,
-                holder.process.pid,
-                holder.process.host,
-            )
+            who = f"process {holder.process.pid} on {holder.process.host}"
+            say(f"{output} is being written by {holder.owner} ({who}): waiting for it to end")
             told = True
         time.sleep(min(holder.seconds / _LOOKS, _LONGEST_PAUSE_SECONDS))
 

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import httpx
@@ -33,11 +34,19 @@ class Reaped(Part):
     """A run that was killed, and what became of its work."""
 
     run: Run
-    outcome: Literal["started again", "given up", "cannot be started"]
+    outcome: Literal["started again", "given up", "not started again"]
     reason: str = ""
 
+    @property
+    def told(self) -> str:
+        """The same as a sentence."""
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.run.command}, whose process was killed, is {self.outcome}{why}"
 
-def reap(settings: Settings, *, watch: bool = False) -> tuple[Reaped, ...]:
+
+def reap(
+    settings: Settings, *, watch: bool = False, say: Callable[[str], None] = _log.info
+) -> tuple[Reaped, ...]:
     """Deal with every run that was killed. Safe to call anywhere and at once.
 
     A run that ended in good order is only forgotten.
@@ -46,9 +55,15 @@ def reap(settings: Settings, *, watch: bool = False) -> tuple[Reaped, ...]:
         settings: where the runs are written down.
         watch: also wait until it is sure which runs of other machines live; up to the time that
             they allow themselves.
+        say: is told of each run that was killed.
     """
-    reaped = [_settle(settings, run, observer) for run, observer in _ended(settings, watch=watch)]
-    return tuple(one for one in reaped if one)
+    reaped = []
+    for run, observer in _ended(settings, watch=watch):
+        one = _settle(settings, run, observer)
+        if one:
+            say(one.told)
+            reaped.append(one)
+    return tuple(reaped)
 
 
 def _ended(settings: Settings, *, watch: bool) -> list[tuple[Run, Observer]]:
@@ -105,7 +120,7 @@ def _start_again(settings: Settings, run: Run) -> Reaped:
         else:
             _start_process(settings, run)
     except (ObjectNotFound, FileNotFoundError) as error:
-        return Reaped(run=run, outcome="cannot be started", reason=str(error))
+        return Reaped(run=run, outcome="not started again", reason=str(error))
     return Reaped(run=run, outcome="started again")
 
 

@@ -224,7 +224,8 @@ def score_and_commit(
         The manifest, and what scoring took; None if the run that was waited for has done the work.
     """
     owner = f"run {plan.run} of {plan.source}"
-    with held(plan.job.output, owner=owner, seconds=settings.lease_seconds) as lease:
+    say, seconds = get_run_logger().info, settings.lease_seconds
+    with held(plan.job.output, owner=owner, seconds=seconds, say=say) as lease:
         if found := committed(plan):
             return found, None
         work = score_batch(
