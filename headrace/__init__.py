@@ -13,5 +13,6 @@ bundle    a trained model as an immutable, content-addressed folder
 window    a window of time in UTC
 scorecard what an evaluation found, overall, by slice, and against the champion
 telemetry what dependencies would send home, turned off
+sealed    small documents that show whether they are whole
 release   which bundles an endpoint runs, changed by compare-and-swap
 """

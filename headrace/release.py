@@ -3,10 +3,10 @@
 Revision N of an endpoint is the file ``releases/<endpoint>/<N>.json``, created exclusively and
 never changed: whoever creates N+1 first has moved the release, everybody else gets a
 ``ReleaseConflict``. The files are the history; a server watches by asking whether the next one
-exists, which costs one small look-up and works the same on a folder and on S3.
+exists, which costs one small look-up and works the same on a folder and on S3. Each document is
+sealed: one whose bytes were changed is refused before it is parsed.
 """
 
-import json
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime
@@ -14,6 +14,7 @@ from pydantic import AwareDatetime
 from headrace import chain, storage
 from headrace.errors import ReleaseConflict, UnknownName
 from headrace.names import checked_name
+from headrace.sealed import seal, unseal
 from headrace.spec import Part
 
 
@@ -96,9 +97,8 @@ def move_release(
         moved_by=by,
         reason=reason,
     )
-    document = json.dumps(release.model_dump(mode="json"), indent=1, sort_keys=True).encode()
     folder = _folder(root, endpoint)
-    if chain.newest(folder) != expected or not chain.add(folder, release.revision, document):
+    if chain.newest(folder) != expected or not chain.add(folder, release.revision, seal(release)):
         raise ReleaseConflict(endpoint, expected)
     return release
 
@@ -108,4 +108,5 @@ def _folder(root: str, endpoint: str) -> str:
 
 
 def _read(folder: str, revision: int) -> Release:
-    return Release.model_validate_json(chain.read(folder, revision))
+    uri = chain.address(folder, revision)
+    return unseal(chain.read(folder, revision), Release, uri=uri)

@@ -17,12 +17,12 @@ from pydantic import Field
 
 from headrace import chain, storage
 from headrace.errors import HeadraceError
+from headrace.sealed import seal, unseal
 from headrace.spec import Part
 from headrace.storage import sha256
 from tasks.batch.lease import Lease, LeaseLost
 from tasks.batch.output import ShardRecord
 from tasks.batch.parts import WRITER, File, read_part
-from tasks.batch.sealed import seal, unseal
 
 
 class CommitRefused(HeadraceError):

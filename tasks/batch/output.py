@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.names import checked_name
+from headrace.sealed import Damaged, seal, unseal
 from headrace.spec import Part
 from tasks.batch.parts import File, PartWriter, is_whole
-from tasks.batch.sealed import Damaged, seal, unseal
 
 _AT_ONCE = 8  # records and parts looked at together; on S3 each look is a trip
 

@@ -26,11 +26,11 @@ from pydantic import BaseModel
 
 from headrace import storage
 from headrace.errors import StorageFailed
+from headrace.sealed import Damaged, seal, unseal
 from headrace.settings import Settings
 from headrace.spec import Part
 from headrace.storage import sha256
 from tasks.batch.liveness import Heartbeat, Observer, Process, this_process
-from tasks.batch.sealed import Damaged, seal, unseal
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from headrace.sealed import Damaged
 from tasks.batch import commit
 from tasks.batch.clean import clean
 from tasks.batch.clean import main as clean_command
@@ -13,7 +14,6 @@ from tasks.batch.commit import CommitRefused, NotCommitted
 from tasks.batch.lease import LeaseLost, held, take
 from tasks.batch.output import ShardRecord, finished_shard, write_shard
 from tasks.batch.parts import PartRefused
-from tasks.batch.sealed import Damaged
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from pydantic import BaseModel
 
 from flows.batch_predict import BatchPredictConfig, main
 from headrace import storage
+from headrace.sealed import seal
 from headrace.settings import Settings
 from tasks.batch import reaper, running
 from tasks.batch.liveness import ENDED, this_process
 from tasks.batch.reaper import MOST_ATTEMPTS, reap
-from tasks.batch.sealed import seal
 
 
 class Config(BaseModel):
