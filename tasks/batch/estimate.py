@@ -27,7 +27,7 @@ from tasks.batch.shards import Batch, expect, score_batch, with_moments
 from tasks.clusters.config import read_config
 from tasks.clusters.needs import promised
 
-PROBED_ROWS = 16_384
+PROBED_ROWS = 32_768
 """Rows of a batch of the probe: enough that its fixed costs do not hide what a row costs."""
 
 START_SECONDS = {"here": 0.0, "local": 5.0, "address": 1.0, "cuda": 15.0, "kubernetes": 60.0}
