@@ -1,6 +1,8 @@
 """Parquet files, folders and globs: found, checked, cut and read."""
 
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -199,3 +201,10 @@ def test_nested_and_wide_columns_are_read(tmp_path):
     (piece,) = cut(open_dataset(str(tmp_path / "x.parquet")), 10)
     ((_, batch),) = read_batches(piece, ["list", "x"], batch_rows=10)
     assert batch.to_pylist() == table.to_pylist()
+
+
+def test_the_page_about_inputs_runs_as_it_is_printed(tmp_path, monkeypatch):
+    page = Path(__file__).parents[4] / "docs" / "inputs_and_outputs.md"
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, str(page), "exec"), {})
