@@ -11,16 +11,15 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-Result = TypeVar("Result")
+from tasks.clusters.retries import may_heal
 
-HEALS = (ConnectionError, TimeoutError, InterruptedError)
-"""What may heal by itself: the network, a server that restarts, an interrupted call."""
+Result = TypeVar("Result")
 
 
 async def transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """True if the failure in ``state`` may heal by itself."""
     failure = await state.aresult(raise_on_failure=False)
-    return isinstance(failure, HEALS)
+    return isinstance(failure, BaseException) and may_heal(failure)
 
 
 def step(name: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
