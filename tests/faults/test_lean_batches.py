@@ -5,6 +5,7 @@ The flow on top of it is killed in ``test_kill_flow.py``.
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -212,9 +213,9 @@ def test_a_plain_writer_publishes_half_a_file_when_an_exception_passes(tmp_path)
     assert files(tmp_path) == ["part.parquet"]
 
 
-def starve(batch, output: Path, unbroken, **limit: object) -> list[str]:
-    """Run a batch without room, then with; what is wrong."""
-    before = dict.fromkeys(recorded_shards(str(output)))
+def starve(batch, output: Path, **limit: object) -> list[str]:
+    """Run a batch without room; what is wrong."""
+    before = recorded_shards(str(output))
     starved = batch.ask(output, **limit)
     wrong = []
     if starved["codes"] == [lean.COMMITTED] and commit.read_manifest(str(output)) is None:
@@ -223,7 +224,7 @@ def starve(batch, output: Path, unbroken, **limit: object) -> list[str]:
         wrong.append(f"it said {starved}")
     if commit.read_manifest(str(output)) and read(output) is None:
         wrong.append("what was committed cannot be read")
-    if not before.keys() <= recorded_shards(str(output)):
+    if not before <= recorded_shards(str(output)):
         wrong.append("a finished shard is gone")
     return wrong
 
@@ -236,9 +237,52 @@ def test_a_full_disk_damages_nothing_and_the_run_goes_on_when_there_is_room(
     for number in range(points):
         output = tmp_path / f"{number}"
         largest = killing.random.randrange(1, 5_000)
-        wrong += starve(batch, output, unbroken, file_bytes=largest)
+        wrong += starve(batch, output, file_bytes=largest)
         batch(output)
         if commit.read_manifest(str(output)).digest != unbroken.digest:
             wrong.append(f"with files of {largest} bytes at most it did not resume")
     scorecard("R20", passed=not wrong, figure=f"{points} points, {len(wrong)} wrong")
     assert wrong == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 MB that is nothing but memory; only root may make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a tmpfs can only be mounted by root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.soak
+def test_a_disk_that_is_really_full_damages_nothing_of_what_was_committed_before(
+    batch, unbroken, small_disk, killing, scorecard
+):
+    before, wrong = small_disk / "before", []
+    batch(before)
+    ballast = small_disk / "ballast"
+    for number in range(20):
+        room = killing.random.randrange(0, 120_000)
+        fill(ballast, small_disk, room)
+        output = small_disk / f"{number}"
+        wrong += starve(batch, output)
+        if read(before) is None or commit.read_manifest(str(before)).digest != unbroken.digest:
+            wrong.append("what was committed before is damaged")
+        ballast.unlink()
+        batch(output)
+        if commit.read_manifest(str(output)).digest != unbroken.digest:
+            wrong.append(f"with {room} bytes of room it did not resume")
+    scorecard("R20", passed=not wrong, figure=f"20 times a full disk, {len(wrong)} wrong")
+    assert wrong == []
+
+
+def fill(ballast: Path, disk: Path, room: int) -> None:
+    """Fill a disk up to ``room`` bytes."""
+    free = os.statvfs(disk)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_frsize - room, 1))

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.errors import NameRefused, SchemaMismatch
+from headrace.errors import DiskFull, NameRefused, SchemaMismatch
 from tasks.batch import output, parts
 from tasks.batch.output import ShardWriter, finished_shard, finished_shards, write_shard
 from tasks.batch.parts import PartRefused
@@ -81,6 +82,16 @@ def test_a_batch_with_other_columns_is_refused_and_nothing_is_published(out):
 
     with pytest.raises(SchemaMismatch, match="row double"):
         write()
+    assert files(out) == []
+
+
+def test_a_disk_that_is_full_amid_a_batch_is_told_as_one(out, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts._HashedFile, "write", full)
+    with pytest.raises(DiskFull, match=r"parts: No space left on device.*free some space"):
+        write_shard(out, "a", predicted=rows(0, 3))
     assert files(out) == []
 
 
