@@ -109,6 +109,32 @@ def test_300_damaged_files_are_refused_and_no_value_is_another_one(tmp_path, sco
     check_damaged(tmp_path, 300, scorecard)
 
 
+def test_damaged_files_beside_good_ones_are_named_and_no_good_row_is_lost(tmp_path, scorecard):
+    dice = random.Random(3)
+    good = {f"good-{n}.parquet": rows(n * 600, 600) for n in range(3)}
+    for name, table in good.items():
+        write(tmp_path / name, table)
+    data = (tmp_path / "good-0.parquet").read_bytes()
+    for number in range(30):
+        (tmp_path / f"bad-{number:02d}.parquet").write_bytes(damage(data, dice)[1])
+    dataset = open_dataset(str(tmp_path), bad_files="skip", columns=COLUMNS)
+    named = {Path(file.uri).name for file in dataset.quarantined}
+    found = [
+        pa.concat_tables([batch for _, batch in read_batches(piece, COLUMNS, batch_rows=128)])
+        for piece in cut(dataset, 10_000)
+    ]
+    # A file whose damage lies where nobody reads has the rows of the file it was made from.
+    read_rightly = len(found) - len(good)
+    is_right = not named & good.keys() and len(named) + read_rightly == 30
+    is_right &= all(table.num_rows == 600 for table in found)
+    figure = f"30 damaged files beside 3 good ones: {len(named)} named, {read_rightly} read rightly"
+    scorecard("R21", passed=is_right, figure=figure)
+    assert is_right, figure
+    assert read_rightly <= 4
+    for table, wanted in zip(found[-3:], good.values(), strict=True):
+        assert table.equals(wanted)
+
+
 def test_without_checksums_a_flipped_bit_is_read_as_another_value(tmp_path):
     """The control: what page checksums are for."""
     table = rows(0, 600)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -13,12 +14,14 @@ from tasks.batch.inputs.agreement import agreed_schema, disagreement, fits, plai
 from tasks.batch.inputs.dataset import Dataset, InputFile, Quarantined, Reading
 from tasks.batch.inputs.errors import InputBroken
 from tasks.batch.inputs.listing import Partition, partition_fields
-from tasks.batch.inputs.parquet import Footer, read_footer
+from tasks.batch.inputs.parquet import Footer, iterate, read_footer
 
 BadFiles = Literal["stop", "skip"]
 Renames = tuple[tuple[str, str], ...]
 """(name in the table, name in the file) of the columns whose names differ."""
 _AT_ONCE = 16  # each waits for the network, not for the processor
+_PROVED_ROWS = 65_536
+_PROVED_AT_ONCE = 4  # each decodes pages, which Arrow does beside Python
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def open_files(
         uri: what was asked for.
         listed: the files.
         columns: which columns must agree; None: all.
-        bad_files: ``stop`` at the first bad one, or ``skip`` and name them all.
+        bad_files: ``stop`` at the first bad one, or ``skip`` and name them all. To name those whose
+            pages are damaged, ``skip`` reads the columns of every file once more than ``stop``.
         table: the columns, where a table format says them; None: what most files have.
 
     Raises:
@@ -72,7 +76,8 @@ def open_files(
         StorageFailed: if a place cannot be asked.
     """
     sieve = Sieve(bad_files)
-    opened = [one for one in sieve.opened(sorted(listed, key=lambda one: one.uri)) if one]
+    ordered = sorted(listed, key=lambda one: one.uri)
+    opened = list(sieve.opened(ordered, columns=None if table else columns))
     if not opened:
         return Dataset(uri, pa.schema([]), (), tuple(sieve.quarantined))
     judge = _FromTable(table, columns) if table else _FromFiles(opened, columns)
@@ -150,15 +155,15 @@ class Sieve:
         self._skips = bad_files == "skip"
         self.quarantined: list[Quarantined] = []
 
-    def opened(self, listed: Sequence[Listed]) -> Iterator[_Opened | None]:
-        """Each file with its footer, None for a bad one; many footers are read at one time."""
-        if len(listed) < 2 or storage.is_local(listed[0].uri):
-            for one in listed:
-                with self:
-                    yield _open(one)
-            return
-        with ThreadPoolExecutor(min(_AT_ONCE, len(listed))) as pool:
-            for future in [pool.submit(_open, one) for one in listed]:
+    def opened(
+        self, listed: Sequence[Listed], *, columns: Sequence[str] | None
+    ) -> Iterator[_Opened]:
+        """The good files with their footers; many are looked at together."""
+        look = partial(_open_and_prove, columns=columns) if self._skips else _open
+        is_fast = not self._skips and bool(listed) and storage.is_local(listed[0].uri)
+        threads = 1 if is_fast else _PROVED_AT_ONCE if self._skips else _AT_ONCE
+        with ThreadPoolExecutor(threads) as pool:
+            for future in [pool.submit(look, one) for one in listed]:
                 with self:
                     yield future.result()
 
@@ -178,6 +183,16 @@ def _open(listed: Listed) -> _Opened:
         return _Opened(listed, found, read_footer(listed.uri, found.bytes))
     except FileNotFoundError as error:
         raise InputBroken(listed.uri, "it is named by the table, and not there") from error
+
+
+def _open_and_prove(listed: Listed, *, columns: Sequence[str] | None) -> _Opened:
+    """Open a file and read what will be read of it, so that damage is known before the plan is."""
+    opened = _open(listed)
+    names = opened.footer.schema.names if columns is None else columns
+    groups = range(len(opened.footer.row_groups))
+    for _ in iterate(listed.uri, groups, list(names), batch_rows=_PROVED_ROWS):
+        pass
+    return opened
 
 
 def _input_file(one: _Opened, reading: Reading) -> InputFile:
