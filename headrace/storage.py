@@ -196,6 +196,12 @@ class Unnamed:
     def __init__(self, folder_uri: str, path: Path) -> None:
         self._folder, self.path = folder_uri, path
 
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Around what writes to ``path``: its failures are told as those of storage."""
+        with _naming("write", str(self.path.parent)):
+            yield
+
     def publish(self, name: str) -> None:
         """Make the file appear as ``name``, whole. Its name is durable after ``sync_folder``."""
         uri = f"{self._folder}/{name}"
@@ -213,16 +219,15 @@ def unnamed_file(folder_uri: str) -> Iterator[Unnamed]:
     Args:
         folder_uri: where it will appear; on the same file system if that is local.
     """
-    if is_local(folder_uri):
-        beside = Path(folder_uri) / "unnamed"
-        with (
-            _naming("write", folder_uri),
-            folder.temporary_beside(beside, b"", durable=False) as temporary,
-        ):
-            yield Unnamed(folder_uri, temporary)
-        return
-    with _naming("write", tempfile.gettempdir()), tempfile.TemporaryDirectory() as elsewhere:
-        yield Unnamed(folder_uri, Path(elsewhere) / "data")
+    with contextlib.ExitStack() as opened:
+        if is_local(folder_uri):
+            beside = Path(folder_uri) / "unnamed"
+            with _naming("write", folder_uri):
+                path = opened.enter_context(folder.temporary_beside(beside, b"", durable=False))
+        else:
+            with _naming("write", tempfile.gettempdir()):
+                path = Path(opened.enter_context(tempfile.TemporaryDirectory())) / "data"
+        yield Unnamed(folder_uri, path)
 
 
 def sync_folder(uri: str) -> None:

@@ -87,11 +87,9 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._open.__exit__(kind, error, trace)  # a full disk is told as one
-            return
         with self._open:
-            self._publish()
+            if kind is None:
+                self._publish()
 
     def _publish(self) -> None:
         # Both are complete before one appears: what can go wrong has gone wrong by then.

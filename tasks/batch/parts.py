@@ -82,9 +82,9 @@ class PartWriter:
             DiskFull: if there is no room.
         """
         if self._parquet is None:
-            self._parquet = pq.ParquetWriter(
-                pa.PythonFile(self._file, mode="w"), table.schema, **_options(table.schema)
-            )
+            file, options = pa.PythonFile(self._file, mode="w"), _options(table.schema)
+            with self._unnamed.filling():
+                self._parquet = pq.ParquetWriter(file, table.schema, **options)
         elif table.schema != self._parquet.schema:
             wrong = f"columns {_told(table.schema)}, the first rows {_told(self._parquet.schema)}"
             raise SchemaMismatch(self._stem, [f"it has {wrong}"])
@@ -102,7 +102,8 @@ class PartWriter:
             raise ValueError(f"{self._stem}: nothing was added; add a table without rows at least")
         if any(waiting.num_rows for waiting in self._waiting):
             self._write_row_group()
-        self._parquet.close()
+        with self._unnamed.filling():
+            self._parquet.close()
         digest, size = self._file.end()
         name = f"{self._stem}-{digest[:16]}.parquet"
         return File(name=name, rows=self.rows, sha256=digest, bytes=size)
@@ -121,7 +122,8 @@ class PartWriter:
         waiting = pa.concat_tables(self._waiting)
         # In one chunk: where chunks end decides where pages end, and so the bytes.
         group = waiting.slice(0, ROW_GROUP_ROWS).combine_chunks()
-        self._parquet.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        with self._unnamed.filling():
+            self._parquet.write_table(group, row_group_size=ROW_GROUP_ROWS)
         self._waiting = [waiting.slice(ROW_GROUP_ROWS)]
 
 

@@ -95,6 +95,15 @@ def test_a_disk_that_is_full_amid_a_batch_is_told_as_one(out, monkeypatch):
     assert files(out) == []
 
 
+def test_what_goes_wrong_beside_the_writing_is_not_told_as_a_failed_write(out):
+    def write():
+        with ShardWriter(out, "a"):
+            raise ConnectionError("the input is away")
+
+    with pytest.raises(ConnectionError, match="the input is away"):
+        write()
+
+
 def test_a_finished_shard_is_known_by_its_record_and_every_byte_of_its_parts(out):
     record = write_shard(out, "a", predicted=rows(0, 3), rejected=rows(3, 1))
     assert finished_shard(out, "a") == record
