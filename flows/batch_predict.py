@@ -174,6 +174,8 @@ class BatchPredictReport(FlowReport):
     shards: int
     quarantined: dict[str, str]
     """Files that were left out, and why."""
+    unplaced: int
+    """Rows of the scoring table without a moment: in no window, neither scored nor rejected."""
     output: str
     revision: int | None
     was_done: bool
@@ -198,6 +200,8 @@ class BatchPredictReport(FlowReport):
             rate = f", {self.actual.rows_per_second:,.0f} rows/s"
             found.append(("actual", _took(self.actual) + rate))
         found += [("left out", f"{uri}: {why}") for uri, why in self.quarantined.items()]
+        if self.unplaced:
+            found.append(("left out", f"{self.unplaced:,} rows of the table without a moment"))
         found.append(("predictions", self.output))
         return [*found, ("delivered", self.delivered)] if self.delivered else found
 
@@ -273,6 +277,7 @@ def _report(
         reasons=steps.reasons(plan, manifest) if manifest else {},
         shards=len(plan.shards),
         quarantined=plan.quarantined,
+        unplaced=plan.unplaced,
         output=plan.job.output,
         revision=manifest.revision if manifest else None,
         was_done=was_done or (manifest is not None and actual is None),

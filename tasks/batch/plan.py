@@ -9,8 +9,10 @@ Nothing in a plan grows with the rows, but for one short record a shard.
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import AwareDatetime
 
+from featurestore.columns import TIMESTAMP
 from headrace.bundle import read_manifest
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
@@ -23,12 +25,19 @@ from tasks.batch.inputs import Dataset, Piece, cut, offline_table, open_dataset
 from tasks.batch.inputs.opening import AskedFormat
 from tasks.batch.job import Features, Job
 from tasks.batch.stamps import feature_stamps
+from tasks.batch.unplaced import unplaced_rows
 
 ROWS_PER_SHARD = 1_000_000
 """Rows of a shard at most, but for a larger row group: some seconds of work, which is what the
 death of a worker costs."""
 
 _ID_DIGITS = 24  # 96 bits of SHA-256
+_TEXT_TYPES = {
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "string": pa.string(),
+    "timestamp": TIMESTAMP,
+}
 _FORMAT = "headrace-batch-1"  # raised when equal rows would give another output
 
 
@@ -99,6 +108,8 @@ class BatchPlan(Part):
     """Of the input's files."""
     quarantined: dict[str, str]
     """Files that are left out, and why."""
+    unplaced: int = 0
+    """Rows of the scoring table that are in no window, as their moment is null."""
 
     @property
     def rows(self) -> int:
@@ -134,7 +145,7 @@ def make_plan(
     bundle = read_manifest(settings.uri("bundles"), digest)
     features = options.features or _usual_features(source, bundle.plan)
     wanted = wanted_columns(bundle.plan, features, options.keep)
-    dataset = _open(settings, source, wanted)
+    dataset = _open(settings, source, wanted, _text_types(bundle.plan))
     job = Job(
         output=(output or _usual_output(settings, source, bundle.model)).rstrip("/"),
         digest=digest,
@@ -160,6 +171,7 @@ def make_plan(
         shards=shards,
         bytes=dataset.bytes,
         quarantined={one.uri: one.reason for one in dataset.quarantined},
+        unplaced=unplaced_rows(settings, source.model) if isinstance(source, ScoringWindow) else 0,
     )
 
 
@@ -183,7 +195,12 @@ def window_output(settings: Settings, model: str, window: Window) -> str:
     return settings.uri("predictions", model, str(window))
 
 
-def _open(settings: Settings, source: Source, columns: list[str] | None) -> Dataset:
+def _open(
+    settings: Settings,
+    source: Source,
+    columns: list[str] | None,
+    types: dict[str, pa.DataType],
+) -> Dataset:
     if isinstance(source, ScoringWindow):
         spec = load_spec(source.model)
         moment = spec.label.event_timestamp
@@ -194,7 +211,14 @@ def _open(settings: Settings, source: Source, columns: list[str] | None) -> Data
         columns=columns,
         bad_files=source.bad_files,
         empty_ok=source.allow_empty,
+        types=types,
     )
+
+
+def _text_types(plan: FeaturePlan) -> dict[str, pa.DataType]:
+    """What the columns of a text file must be, where the model says so."""
+    inputs = dict.fromkeys(plan.columns, pa.float64())
+    return inputs | {field.name: _TEXT_TYPES[field.dtype] for field in plan.request}
 
 
 def _usual_features(source: Source, plan: FeaturePlan) -> Features:

@@ -74,6 +74,8 @@ def plan_batch(
     )
     for uri, reason in plan.quarantined.items():
         logger.warning("left out: %s: %s", uri, reason)
+    if plan.unplaced:
+        logger.warning("%s rows of the table have no moment: no window has them", plan.unplaced)
     return plan
 
 

@@ -157,6 +157,18 @@ def test_the_same_rows_have_the_same_bytes_online_and_in_batch(world, tmp_path):
     assert scored["prediction"].to_pylist() == list(answer.predictions)
 
 
+def test_rows_of_the_table_without_a_moment_are_told_of(world):
+    path = world.settings.uri("offline", "flight_schedule.parquet")
+    table = pq.read_table(path)
+    some = pa.array([n % 10_000 == 0 for n in range(table.num_rows)])
+    moment = pa.scalar(None, pa.timestamp("us", tz="UTC"))
+    place = table.schema.get_field_index("scheduled_departure")
+    moments = pc.if_else(some, moment, table["scheduled_departure"])
+    pq.write_table(table.set_column(place, "scheduled_departure", moments), path)
+    code, report = world.report("batch_predict", *MODEL, "--month", "2013-03", "--dry-run")
+    assert (code, report["unplaced"]) == (0, pc.sum(some).as_py())
+
+
 def test_days_are_filled_in_oldest_first_and_missed_ones_are_caught_up(world):
     days = ("--since", "2013-03-26", "--until", "2013-03-28")
     code, report = world.report("backfill", *MODEL, *days)
