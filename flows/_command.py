@@ -11,21 +11,15 @@ import sys
 from typing import Annotated, Any, TypeVar
 
 from prefect.runtime import flow_run
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_HOME,
-    temporary_settings,
-)
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict
 
 from flows._console import be_quiet, table
+from flows._reporting import run_reporting
 from headrace.errors import ExitCode, HeadraceError, UsageError
 from headrace.names import checked_name
-from headrace.settings import Settings, load_settings
+from headrace.settings import load_settings
 from headrace.spec import load_spec
-from tasks import prefect_server
 
 EPILOG = "exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with a finding (drift, not promoted)"
 
@@ -96,7 +90,8 @@ def run(flow: Any, config_class: type[Config], argv: list[str] | None) -> int:
     try:
         config, as_json = _parse(flow, config_class, sys.argv[1:] if argv is None else argv)
         settings = load_settings()
-        report = _run_reporting(flow, config, settings)
+        be_quiet()
+        report: FlowReport = run_reporting(flow, config, settings)
     except HeadraceError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  (this is a command)
         return error.exit_code
@@ -134,22 +129,6 @@ def _parse(flow: Any, config_class: type[Config], argv: list[str]) -> tuple[Conf
         raise _WrongFlags(error, command) from error
     fields = {name: getattr(parsed, name) for name in config_class.model_fields}
     return config_class(**fields), parsed.as_json
-
-
-def _run_reporting(flow: Any, config: Config, settings: Settings) -> FlowReport:
-    api = PREFECT_API_URL.value() or prefect_server.api_url(settings)
-    home = settings.home / "prefect"
-    be_quiet()
-    changed: dict[Any, Any] = {
-        PREFECT_API_URL: api,
-        PREFECT_HOME: home,
-        # Its thread holds up the end of every flow and subflow by up to a second, for events that
-        # only deployments have somebody to act on.
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-    }
-    with temporary_settings(changed):
-        report: FlowReport = flow(config)
-        return report
 
 
 def _as_json(report: FlowReport) -> str:

@@ -26,6 +26,10 @@ from headrace.settings import Settings, load_settings
 from tasks import background
 from tasks.background import Kept, forget, only_one, record, recorded
 
+RETRIED_CODES = {408, 500, 504}
+"""Replies of Prefect's API that its client shall try again, beside those that it does anyway (429,
+502, 503): a full disk under its database is a 500 that heals. Five times: about a minute."""
+
 _START_TIMEOUT_SECONDS = 180.0
 _PATIENCE_SECONDS = 30.0
 _PLANNING_SECONDS = 15.0
@@ -165,10 +169,15 @@ def _try_to_start(settings: Settings, port: int) -> Kept | None:
 
 def _environment(settings: Settings) -> dict[str, str]:
     telemetry.turn_off()
-    return os.environ | {
-        "PREFECT_HOME": str(_folder(settings)),
-        "HEADRACE_HOME": str(settings.home),  # a run in the background finds the same state
-    }
+    retried = ",".join(str(code) for code in sorted(RETRIED_CODES))
+    return (
+        {"PREFECT_CLIENT_RETRY_EXTRA_CODES": retried}
+        | os.environ
+        | {
+            "PREFECT_HOME": str(_folder(settings)),
+            "HEADRACE_HOME": str(settings.home),  # a run in the background finds the same state
+        }
+    )
 
 
 def _answers(url: str, settings: Settings) -> bool:

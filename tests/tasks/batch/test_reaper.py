@@ -292,7 +292,7 @@ def test_the_command_line_of_a_run_makes_the_same_run(settings, monkeypatch):
         arguments = run.arguments
     parsed = []
     monkeypatch.setattr(
-        "flows._command._run_reporting", lambda _, config, __: parsed.append(config)
+        "flows._command.run_reporting", lambda _, config, __: parsed.append(config)
     )
     with pytest.raises(AttributeError):  # there is no report to print
         main(arguments[2:])
