@@ -87,7 +87,7 @@ def _settle(settings: Settings, run: Run, observer: Observer) -> Reaped | None:
         if lease is None or running.read(settings, run.id) is None:
             return None
         try:
-            believed = prefect_runs.belief(run.flow_run) if run.flow_run else "going on"
+            believed = _believed(run, observer)
             if observer.in_good_order and believed == "going on" and not is_dead(run.process):
                 return None  # its process is about to tell Prefect
             was_killed = believed == "going on" or not observer.in_good_order
@@ -97,13 +97,18 @@ def _settle(settings: Settings, run: Run, observer: Observer) -> Reaped | None:
                     prefect_runs.mark_crashed(run.flow_run, _told(run))
                 reaped = _start_again(settings, run)
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            _log.warning(
-                "%s: Prefect cannot be told now; the next look tries again: %s", run, error
-            )
+            _log.warning("Prefect is told later that %s was killed: %s", run.command, error)
             return None
         running.forget(settings, run)
     forget_all(claim)  # whoever takes it now finds no entry
     return reaped
+
+
+def _believed(run: Run, observer: Observer) -> prefect_runs.Belief:
+    """What Prefect believes of a run; of one that it never knew, what the heart said last."""
+    if run.flow_run:
+        return prefect_runs.belief(run.flow_run)
+    return "over" if observer.in_good_order else "going on"
 
 
 def _start_again(settings: Settings, run: Run) -> Reaped:
