@@ -52,9 +52,8 @@ def trained(depth: int, *, rows: int) -> tuple[Any, np.ndarray]:
     known = matrix @ random.normal(size=COLUMNS) + matrix[:, 0] * matrix[:, 1]
     label = known + random.normal(size=len(matrix)) > 0
     matrix[random.random(matrix.shape) < 0.05] = np.nan
-    settings = {"objective": "binary:logistic", "max_depth": depth, "eta": 0.1, "verbosity": 0}
+    settings = {"objective": "binary:logistic", "max_depth": depth, "eta": 0.1, "nthread": 1}
     booster = xgb.train(settings, xgb.DMatrix(matrix[:rows], label[:rows]), TREES)
-    booster.set_param({"nthread": 1})
     return booster, matrix
 
 

@@ -125,7 +125,10 @@ def _cache_folder() -> Path:
     Raises:
         OSError: if it cannot be written, or others may write into it.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a user that the system does not know
+        raise FileNotFoundError(f"neither XDG_CACHE_HOME nor HOME is set: {error}") from error
     folder = Path(root, "headrace")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()

@@ -130,6 +130,17 @@ def every(_: Any) -> Any:
     return lanes(), lambda *_: ir.Constant(REGISTER, [255] * BYTES)
 
 
+@intrinsic
+def is_empty(_: Any, register: Any) -> Any:
+    """Whether no bit is set."""
+    wide = ir.IntType(8 * BYTES)
+
+    def emit(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.icmp_unsigned("==", builder.bitcast(arguments[0], wide), wide(0))
+
+    return types.boolean(lanes), emit
+
+
 @compiled
 def lane(p: int) -> Any:
     """The byte of a register that row p of 32 lies in."""

@@ -14,6 +14,7 @@ from serving.runtimes.forest.compiled.registers import (
     compiled,
     either,
     every,
+    is_empty,
     lane,
     load,
     none,
@@ -63,8 +64,12 @@ def _add_tall_tree(job: Any, tree: Any, groups: int, sums: Any) -> None:
         store(planes, plane * BYTES, none())
     for p in range(tree.parts, tree.parts + tree.part_count):
         part = parts[p]
+        here = load(masks, part.mask * BYTES)
+        if is_empty(here):  # as most parts are for few rows
+            _close_exits(job, part, masks)
+            continue
         _take_turns(conditions, slots, part.slots, turns, part.height)
-        staying = _leave(job, part, turns, masks)
+        staying = _leave(job, part, here, turns, masks)
         _note_leaves(part, staying, turns, planes)
     _gather_leaves(job, tree, groups, sums)
 
@@ -87,10 +92,17 @@ def _take_turns(conditions: Any, slots: Any, first: int, turns: Any, height: int
 
 
 @compiled
-def _leave(job: Any, part: Any, turns: Any, masks: Any) -> Any:
-    """Write which rows go on into each further part; return those that end in this one."""
+def _close_exits(job: Any, part: Any, masks: Any) -> None:
+    """Write that no row goes on from a part."""
     exits = array(job.exits, EXIT)
-    here = load(masks, part.mask * BYTES)
+    for e in range(part.exits, part.exits + part.exit_count):
+        store(masks, exits[e].mask * BYTES, none())
+
+
+@compiled
+def _leave(job: Any, part: Any, here: Any, turns: Any, masks: Any) -> Any:
+    """Write which of the rows here go on into each further part; return those that do not."""
+    exits = array(job.exits, EXIT)
     staying = here
     for e in range(part.exits, part.exits + part.exit_count):
         way = exits[e]
