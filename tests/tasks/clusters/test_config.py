@@ -1,5 +1,8 @@
 """Clusters by name: what a file may say, and what is told of one that is wrong."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from headrace.errors import SettingRefused
@@ -9,6 +12,7 @@ from tasks.clusters.config import Address, Cuda, Kubernetes, Local, read_config
 from tasks.clusters.errors import ClusterKindMissing, ClusterTooSmall
 from tasks.clusters.needs import Has, Needs, check, promised
 
+PAGE = Path(__file__).parents[3] / "docs" / "clusters.md"
 KUBERNETES = 'kind = "kubernetes"\nimage = "registry/headrace:1"\n'
 
 
@@ -96,3 +100,26 @@ def test_what_a_cluster_will_have_is_known_from_its_file(written):
     config = read_config(Settings(cluster="lab"), folder)
     assert promised(config) == Has(workers=8, memory=4 * 2**30, gpus=8)
     assert promised(Address(name="a", address="tcp://a:1")) is None
+
+
+def blocks(language):
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def test_the_files_of_the_page_are_clusters(tmp_path):
+    (tmp_path / "clusters").mkdir()
+    kinds = []
+    for block in blocks("toml"):
+        name = re.match(r"# settings/clusters/(\w+)\.toml", block).group(1)
+        (tmp_path / "clusters" / f"{name}.toml").write_text(block)
+        kinds.append(read_config(Settings(cluster=name), tmp_path).kind)
+    assert kinds == ["address", "cuda", "kubernetes"]
+
+
+def test_the_snippet_of_the_page_runs_as_it_is_printed():
+    (snippet,) = blocks("python")
+    names = {}
+    exec(compile(snippet, str(PAGE), "exec"), names)
+    assert names["squares"] == {f"square-{n}": n * n for n in range(10)}
