@@ -21,6 +21,7 @@ from typing import Literal, Self
 Mode = Literal[
     "503",  # busy, nothing was done
     "500",  # broken, nothing was done
+    "403",  # denied
     "reset",  # the connection breaks before anything was done
     "reply_lost",  # done, and the connection breaks before the reply
     "cut_body",  # the reply's body ends in the middle
@@ -31,10 +32,12 @@ Mode = Literal[
 MODES: tuple[Mode, ...] = (
     *("503", "reset", "reply_lost", "cut_body", "flip_up", "flip_down", "stall"),
 )
-_SLOW_DOWN = (
-    b'<?xml version="1.0"?><Error><Code>SlowDown</Code>'
-    b"<Message>Please reduce your request rate.</Message></Error>"
-)
+"""What may happen and must do no harm; not 403, which is an answer, nor 500, which is as 503."""
+_REFUSALS = {
+    "503": b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>",
+    "500": b"<Error><Code>InternalError</Code><Message>Try again.</Message></Error>",
+    "403": b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+}
 _HEAD_BYTES = 1 << 17
 
 
@@ -168,8 +171,9 @@ class FaultProxy:
         mode = fault.mode if fault else None
         if mode == "stall":
             await asyncio.sleep(fault.seconds if fault else 0)
-        if mode in ("503", "500"):
-            reply = _Message(f"HTTP/1.1 {mode} Harm".encode(), [], _SLOW_DOWN)
+        if mode in _REFUSALS:
+            told = b"" if method == "HEAD" else _REFUSALS[mode]
+            reply = _Message(f"HTTP/1.1 {mode} Harm".encode(), [], told)
             writer.write(reply.encoded())
             await writer.drain()
             return

@@ -1,5 +1,6 @@
 """Storage on S3: a real protocol server, and a proxy before it that does harm."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -72,6 +73,16 @@ def test_no_credentials_are_told_as_such(s3, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     with pytest.raises(StorageFailed, match=r"credentials.*Set AWS_ACCESS_KEY_ID"):
         storage.read_bytes(f"{s3}/x")
+
+
+def test_a_right_that_is_missing_is_told_at_once(faulty_s3, fault_proxy):
+    with fault_proxy.failing(Fault("403")):
+        for ask in (storage.read_bytes, storage.exists, storage.list_names):
+            with pytest.raises(StorageFailed, match=r"S3 denies it .*this right on bucket"):
+                ask(f"{faulty_s3}/x")
+        with pytest.raises(StorageFailed, match="cannot write"):
+            storage.write_atomic(f"{faulty_s3}/x", b"data")
+    assert fault_proxy.done["403"] == 4  # none was tried twice
 
 
 def test_an_endpoint_that_does_not_answer_is_given_up(s3, impatient, monkeypatch):
@@ -207,6 +218,19 @@ def test_all_threads_share_one_client(s3):
     for thread in threads:
         thread.join()
     assert s3_client._filesystem.cache_info().misses == made
+
+
+def test_a_forked_child_makes_a_client_of_its_own(s3):
+    storage.write_atomic(f"{s3}/x", DATA)
+    child = multiprocessing.get_context("fork").Process(target=read_or_fail, args=(f"{s3}/x",))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert storage.read_bytes(f"{s3}/x") == DATA
+
+
+def read_or_fail(uri):
+    assert storage.read_bytes(uri) == DATA
 
 
 def test_waits_grow_and_are_bounded():
