@@ -94,7 +94,9 @@ class OnnxRuntime:
             return np.empty(0, np.float32)
         if self.device == "cuda":
             return call(np.ascontiguousarray(matrix, np.float32))
-        parts = blocks.cut(len(matrix), self._sizes)
+        parts = list(blocks.cut(len(matrix), self._sizes))
+        if len(parts) == 1:
+            return blocks.compute(call, matrix, parts[0])
         each = functools.partial(blocks.compute, call, matrix)
         return np.concatenate(list(self._pool.map(each, parts) if self._pool else map(each, parts)))
 
