@@ -29,25 +29,14 @@ from prefect.settings import (
 )
 from prefect.states import Completed, Failed
 
-from headrace.errors import HeadraceError
 from headrace.settings import Settings
 from tasks import prefect_server
+from tasks.deployments import PrefectUnreachable
 
 PATIENCE_SECONDS = 120.0
 """How long the end of a run is reported after Prefect's own client has given up."""
 _AGAIN_SECONDS = 2.0
 _AWAY = (httpx.HTTPError, PrefectException, OSError, RuntimeError)
-
-
-class PrefectUnreachable(HeadraceError):
-    """The Prefect API does not answer, and nothing has begun."""
-
-    def __init__(self, api: str, reason: object) -> None:
-        self.api, self.reason = api, reason
-        super().__init__(
-            f"the Prefect API at {api} does not answer: {reason}. Nothing has begun. Start it, or "
-            "unset PREFECT_API_URL for a local one; `make status` tells what runs here."
-        )
 
 
 @dataclass
@@ -79,7 +68,7 @@ def run_reporting(flow: Any, config: Any, settings: Settings) -> Any:
             return _kept(flow, outcome)(config)
         except _AWAY as error:
             if outcome.run_id is None:
-                raise PrefectUnreachable(api, error) from error
+                raise PrefectUnreachable(api) from error
             if not outcome.ended or error is outcome.error:
                 raise
             _say(f"the Prefect API at {api} could not be told that this run has ended: {error}")

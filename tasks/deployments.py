@@ -25,6 +25,8 @@ from headrace.errors import HeadraceError, UsageError
 from headrace.spec import Part
 
 WORK_POOL = "headrace"
+WORK_QUEUES = ("urgent", "normal", "low")
+"""Of the pool, the first served first: a deployment's, or the one that a run is asked for with."""
 _DEPLOY = ("--no-prompt", "deploy", "--all")
 
 
@@ -96,8 +98,12 @@ def _ensure_work_pool(api_url: str) -> None:
         type=ProcessWorker.type,
         base_job_template=ProcessWorker.get_default_base_job_template(),
     )
-    with _client(api_url) as client, contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(pool)
+    with _client(api_url) as client:
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(pool)
+        for place, name in enumerate(WORK_QUEUES, start=1):
+            with contextlib.suppress(ObjectAlreadyExists):
+                client.create_work_queue(name, work_pool_name=WORK_POOL, priority=place)
 
 
 def planned(api_url: str) -> tuple[Planned, ...]:

@@ -144,8 +144,8 @@ def survive(tmp_path, killing, scorecard, *, kills, shards):
     assert back <= 15
 
 
-def test_workers_killed_at_six_points_leave_no_trace(tmp_path, killing, scorecard):
-    survive(tmp_path, killing, scorecard, kills=6, shards=120)
+def test_workers_killed_at_four_points_leave_no_trace(tmp_path, killing, scorecard):
+    survive(tmp_path, killing, scorecard, kills=4, shards=80)
 
 
 @pytest.mark.soak

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -45,23 +43,6 @@ def test_what_its_workers_lack_is_told_before_any_work(settings):
         pass
     assert "0 of its 1 workers have one" in str(told.value)
     assert "it has 1.00 GiB" in str(told.value)
-
-
-def test_a_scheduler_that_is_killed_is_waited_for_and_the_work_goes_on(others, settings, tmp_path):
-    def kill():
-        while not work.traces(tmp_path, "ended-3"):
-            time.sleep(0.01)
-        others.signal("scheduler")
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    with cluster(settings) as compute:
-        calls = [Call(str(n), work.noted, (str(tmp_path), n, 0.05)) for n in range(12)]
-        outcomes = list(compute.run(calls))
-    thread.join()
-    assert {done.key for done in outcomes} == {str(n) for n in range(12)}
-    assert not [done for done in outcomes if done.error]
-    assert others.started["scheduler"] == 2
 
 
 STRANGER = """

@@ -87,6 +87,7 @@ def break_in(settings):
         raise ValueError(str(compute.submit(os.getpid).result()))
 
 
+@pytest.mark.soak
 def test_an_error_in_the_block_ends_the_workers_and_comes_through(tmp_path):
     with pytest.raises(ValueError, match=r"^[0-9]+$") as raised:
         break_in(Settings(home=tmp_path, workers=1))

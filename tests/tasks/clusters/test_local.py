@@ -15,6 +15,8 @@ from tasks.clusters.errors import CallKillsWorkers, ClusterLost, ClusterTooSmall
 from tasks.clusters.rolling import IN_FLIGHT_A_SLOT
 from tests.tasks.clusters import work
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def compute(tmp_path_factory):
@@ -33,7 +35,6 @@ def wait_for(condition, seconds=30):
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 def test_our_settings_reach_dask(compute):
     import dask
 
@@ -91,7 +92,6 @@ def test_a_loop_that_is_left_lets_go_of_the_rest(compute, tmp_path):
     assert len(list(tmp_path.glob("began-*"))) < 20
 
 
-@pytest.mark.slow
 def test_a_call_whose_workers_die_is_given_up_and_its_neighbours_are_not_blamed(compute, tmp_path):
     compute.client.cluster.scheduler.allowed_failures = 0  # a death is enough: the test is short
     calls = [
@@ -108,7 +108,6 @@ def test_a_call_whose_workers_die_is_given_up_and_its_neighbours_are_not_blamed(
     assert not [done for done in outcomes.values() if done.error]
 
 
-@pytest.mark.slow
 def test_a_scheduler_that_is_lost_is_replaced_and_the_work_goes_on(compute, tmp_path):
     lost = compute.client.cluster.scheduler
 
