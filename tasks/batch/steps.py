@@ -164,7 +164,9 @@ def commit_batch(
     plan: BatchPlan, lease: Lease, work: Work, *, estimated: Estimate | None = None
 ) -> Manifest:
     """Write the manifest. Safe to run twice: a run that is committed is left as it is."""
-    facts: dict[str, Any] = {"actual": work.actual.model_dump(mode="json")}
+    # `row` counts within a file; here is which one each shard is of.
+    inputs = {s.id: {"file": s.piece.uri, "first_row": s.piece.first_row} for s in plan.shards}
+    facts: dict[str, Any] = {"inputs": inputs, "actual": work.actual.model_dump(mode="json")}
     if estimated is not None:
         facts["estimate"] = estimated.model_dump(mode="json")
     manifest = commits.commit(

@@ -45,7 +45,7 @@ def predict(world, folder, tmp_path):
     return run
 
 
-def test_a_dataset_is_scored_as_the_same_rows_of_the_table_are(world, predict):
+def test_a_dataset_is_scored_as_the_same_rows_of_the_table_are(world, predict, folder):
     code, report = predict()
     table = world.report("batch_predict", *MODEL, "--since", "2013-03-04", "--until", "2013-03-05")[
         1
@@ -53,6 +53,9 @@ def test_a_dataset_is_scored_as_the_same_rows_of_the_table_are(world, predict):
     of_files = commit.read_predictions(report["output"])
     of_table = commit.read_predictions(table["output"]).slice(0, of_files.num_rows)
     assert (code, report["rows"], report["shards"]) == (0, 900, 9)
+    manifest = commit.read_manifest(report["output"])
+    inputs = [manifest.facts["inputs"][shard.shard] for shard in manifest.shards]
+    assert inputs[4] == {"file": str(folder / "part-1.parquet"), "first_row": 100}
     assert of_files["prediction"].equals(of_table["prediction"])
     assert of_files.column_names == [
         *("row", "scheduled_departure", "origin", "dest", "carrier", "tailnum", "prediction")
