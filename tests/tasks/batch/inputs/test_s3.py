@@ -1,6 +1,7 @@
 """The same datasets on S3, also while it fails."""
 
 import os
+import warnings
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,3 +85,16 @@ def test_a_delta_table_on_s3(s3, read):
     write_deltalake(f"{s3}/table", pa.table({"id": [1, 2, 3]}), storage_options=options)
     assert read(open_dataset(f"{s3}/table")) == [1, 2, 3]
     assert os.environ["AWS_ENDPOINT_URL_S3"].startswith("http://127.0.0.1")
+
+
+def test_an_iceberg_table_on_s3(s3, read):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its catalog, which only this test needs
+        from pyiceberg.catalog.memory import InMemoryCatalog
+
+        catalog = InMemoryCatalog("test", warehouse=s3, **storage.iceberg_options(s3))
+        catalog.create_namespace("ns")
+        table = catalog.create_table("ns.t", schema=pa.schema({"id": pa.int64()}))
+        table.append(pa.table({"id": [1, 2, 3]}))
+    assert read(open_dataset(table.metadata_location)) == [1, 2, 3]
+    assert read(open_dataset(table.location())) == [1, 2, 3]
