@@ -9,7 +9,8 @@ branch. This one never branches on a row: 256 rows go through a tree together, a
     records     these as C structures
     compiled/   the kernel that answers, in Numba
     build       the kernel as machine code, made by a process of its own, once a machine
-    library     that code, loaded; what it needs is llvmlite, not Numba
+    linking     an object file as bytes that run wherever they are mapped
+    library     that code, mapped into a process that needs neither Numba nor llvmlite
     forest      a model's answers: matrix or columns in, predictions out
     proof       rows around every threshold, on which forest and XGBoost must agree bit for bit
 
@@ -17,8 +18,8 @@ branch. This one never branches on a row: 256 rows go through a tree together, a
 ``Forest.predict_columns`` float32 columns that lie anywhere, such as Arrow's own. So does
 ``XGBoostRuntime.predict_columns``.
 
-Sources: comparisons without branches, and each distinct question asked once, are of Lucchese et
-al., QuickScorer (SIGIR 2015), and Ye et al., RapidScorer (KDD 2018); one bit a row in each place of
-a register, and a choice as ``(a & ~c) | (b & c)``, of bit-sliced ciphers (Biham, "A Fast New DES
-Implementation in Software", 1997). See docs/decisions/0016-forest-kernel.md.
+Sources: comparisons column by column instead of a walk are of Lucchese et al., QuickScorer (SIGIR
+2015); equal ones made once, for many rows together, of Ye et al., RapidScorer (KDD 2018); a row in
+each bit of a register, and a choice as ``(a & ~c) | (b & c)``, of bit-sliced ciphers (Biham, "A
+Fast New DES Implementation in Software", 1997). See docs/decisions/0016-forest-kernel.md.
 """

@@ -1,6 +1,6 @@
 """The first step of a block: every condition answered once, as a bit of each row."""
 
-
+# Numba, not mypy, knows the types of what it compiles.
 # mypy: disable-error-code="untyped-decorator, call-arg, var-annotated"
 
 from typing import Any

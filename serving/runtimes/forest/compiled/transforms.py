@@ -1,6 +1,6 @@
 """The last step of a block: from sums of leaves to predictions (XGBoost: ``PredTransform``)."""
 
-
+# Numba, not mypy, knows the types of what it compiles.
 # mypy: disable-error-code="untyped-decorator, call-arg, var-annotated"
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The second step of a block: each tree finds the leaf of each row, and adds it."""
 
-
+# Numba, not mypy, knows the types of what it compiles.
 # mypy: disable-error-code="untyped-decorator, call-arg, var-annotated"
 
 from typing import Any
