@@ -21,9 +21,9 @@ from serving.runtimes.forest.model import NotCovered, read_model
 from serving.runtimes.forest.proof import ProofFailed, pays_from, prove
 
 _log = logging.getLogger(__name__)
-_WAITING_ROWS = 4096
-"""Rows that are worth waiting for the kernel: a fiftieth of a second of XGBoost's predictor, and a
-sign that more will follow."""
+_WAITING_ROWS = 16_384
+"""Rows that are worth waiting for the kernel: a sign that many more will follow. A server, which
+must not wait, answers at most 10,000 rows a request unless it is told to take more."""
 
 
 class XGBoostRuntime:

@@ -49,7 +49,7 @@ def forest_calls(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("count", [1, 40, 5000])
+@pytest.mark.parametrize("count", [1, 40, 20_000])
 def test_the_kernel_and_xgboost_give_the_same_bits(model, count):
     fast, slow = XGBoostRuntime(model), XGBoostRuntime(model, kernel=False)
     assert fast.wait_for_kernel()
@@ -62,8 +62,8 @@ def test_the_kernel_and_xgboost_give_the_same_bits(model, count):
 
 
 def test_a_large_block_waits_for_the_kernel_and_is_answered_by_it(model, forest_calls):
-    XGBoostRuntime(model).predict(rows(5000))
-    assert forest_calls[-1] == 5000
+    XGBoostRuntime(model).predict(rows(20_000))
+    assert forest_calls[-1] == 20_000
 
 
 def test_few_rows_are_answered_while_the_kernel_is_not_ready(model, monkeypatch, forest_calls):
@@ -73,7 +73,7 @@ def test_few_rows_are_answered_while_the_kernel_is_not_ready(model, monkeypatch,
     runtime = XGBoostRuntime(model, kernel=False)
     runtime._settled.clear()
     monkeypatch.setattr(runtime._settled, "wait", never)
-    assert len(runtime.predict(rows(4095))) == 4095
+    assert len(runtime.predict(rows(16_383))) == 16_383
     assert forest_calls == []
 
 
@@ -95,7 +95,7 @@ def test_xgboost_answers_where_the_kernel_cannot_and_the_log_says_why(
     caplog.set_level(logging.INFO)
     runtime = XGBoostRuntime(model)
     assert not runtime.wait_for_kernel()
-    matrix = rows(5000)
+    matrix = rows(20_000)
     wanted = XGBoostRuntime(model, kernel=False).predict(matrix)
     np.testing.assert_array_equal(runtime.predict(matrix), wanted)
     assert f"XGBoost's own predictor answers: {said}" in caplog.text
@@ -119,7 +119,7 @@ def test_a_runtime_that_is_closed_while_the_kernel_gets_ready_stays_closed(model
     runtime = XGBoostRuntime(model)
     runtime.close()
     with pytest.raises(RuntimeFailed, match="closed"):
-        runtime.predict(rows(5000))
+        runtime.predict(rows(20_000))
     with pytest.raises(RuntimeFailed, match="closed"):
         runtime.predict_columns(list(rows(3).T))
 
