@@ -66,8 +66,10 @@ class Probe(Part):
 
     rows: int
     """How many rows were measured."""
+    open_seconds: float
+    """Before the first row of the first shard: reading what its features are joined from."""
     shard_seconds: float
-    """For a shard before its first row: reading what its features are joined from."""
+    """The same before each further shard, which may use what was read for the one before."""
     row_seconds: float
     """For a row: read, joined, scored."""
     rejected_share: float
@@ -105,19 +107,19 @@ def probe(settings: Settings, plan: BatchPlan) -> Probe:
     device: DeviceChoice = "cpu" if plan.job.device == "cpu" else "auto"
     predictor = models.of_this_worker.get(settings.uri("bundles"), plan.job.digest, device)
     if not plan.shards:
-        return Probe(rows=0, shard_seconds=0.0, row_seconds=0.0, rejected_share=0.0)
+        return Probe(rows=0, open_seconds=0, shard_seconds=0, row_seconds=0, rejected_share=0)
     piece = plan.shards[0].piece
     source = open_features(settings, plan.job, predictor)
     try:
-        begun = time.perf_counter()
-        expect(plan.job, piece, predictor, source)
-        opened = time.perf_counter() - begun
+        opened = _opening(plan, piece, predictor, source)
         rows, rejected, seconds = _measure(plan, piece, predictor, source)
+        further = _opening(plan, plan.shards[-1].piece, predictor, source)
     finally:
         source.close()
     return Probe(
         rows=rows,
-        shard_seconds=opened,
+        open_seconds=opened,
+        shard_seconds=further,
         row_seconds=seconds / rows if rows else 0.0,
         rejected_share=rejected / rows if rows else 0.0,
     )
@@ -143,8 +145,9 @@ def estimate(
         prices: of an hour of one worker, by kind.
     """
     left = [shard for shard in plan.shards if shard.id not in kept]
-    work = len(left) * measured.shard_seconds + plan_rows(left) * measured.row_seconds
     at_once = max(1, min(workers, len(left)))
+    further = max(len(left) - at_once, 0) * measured.shard_seconds
+    work = at_once * measured.open_seconds + further + plan_rows(left) * measured.row_seconds
     seconds = (START_SECONDS.get(kind, 0.0) + work / at_once) if left else 0.0
     paid = workers * seconds
     return Estimate(
@@ -208,6 +211,12 @@ def check_budget(estimated: Estimate, budget: float | None) -> None:
 def plan_rows(shards: Iterable[Shard]) -> int:
     """How many rows some shards have together."""
     return sum(shard.rows for shard in shards)
+
+
+def _opening(plan: BatchPlan, piece: Piece, predictor: Predictor, source: FeatureSource) -> float:
+    begun = time.perf_counter()
+    expect(plan.job, piece, predictor, source)
+    return time.perf_counter() - begun
 
 
 def _measure(

@@ -15,8 +15,8 @@ from tasks.batch.estimate import (
 from tasks.batch.plan import Files, Options, make_plan
 from tasks.batch.prices import Prices, read_prices
 
-SLOW = Probe(rows=1000, shard_seconds=0.5, row_seconds=1.0, rejected_share=0.0)
-FAST = SLOW.model_copy(update={"row_seconds": 1e-6})
+SLOW = Probe(rows=1000, open_seconds=3.0, shard_seconds=0.5, row_seconds=1.0, rejected_share=0.0)
+FAST = SLOW.model_copy(update={"row_seconds": 1e-6, "open_seconds": 0.1})
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def on_kubernetes(plan, measured=SLOW, kept=frozenset(), workers=2, price=3.6):
 
 def test_seconds_are_those_of_the_work_shared_by_the_workers_and_their_start(plan):
     found = on_kubernetes(plan)
-    assert found.seconds == pytest.approx(60 + (4 * 0.5 + 40 * 1.0) / 2)
+    assert found.seconds == pytest.approx(60 + (2 * 3.0 + 2 * 0.5 + 40 * 1.0) / 2)
     assert found.worker_seconds == pytest.approx(2 * found.seconds)
     assert found.price == pytest.approx(found.worker_seconds / 1000)
 
 
 def test_shards_that_are_kept_take_nothing(plan):
     kept = frozenset(shard.id for shard in plan.shards[:3])
-    assert on_kubernetes(plan, kept=kept).seconds == pytest.approx(60 + 10.5)
+    assert on_kubernetes(plan, kept=kept).seconds == pytest.approx(60 + 3.0 + 10.0)
     everything = frozenset(shard.id for shard in plan.shards)
     found = on_kubernetes(plan, kept=everything)
     assert (found.kept_shards, found.seconds, found.price) == (4, 0, 0)
@@ -49,7 +49,7 @@ def test_shards_that_are_kept_take_nothing(plan):
 def test_a_budget_below_the_price_or_without_one_is_refused(plan):
     found = on_kubernetes(plan)
     check_budget(found, found.price)
-    with pytest.raises(BudgetExceeded, match=r"would cost 0\.16 USD .* the budget is 0\.10 USD"):
+    with pytest.raises(BudgetExceeded, match=r"would cost 0\.17 USD .* the budget is 0\.10 USD"):
         check_budget(found, 0.1)
     with pytest.raises(PriceUnknown, match=r"\[worker_hour\] kubernetes"):
         check_budget(on_kubernetes(plan, price=None), 0.1)
