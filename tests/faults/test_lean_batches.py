@@ -110,7 +110,7 @@ def test_batches_killed_at_any_change_of_a_file_are_the_batch_that_was_never_kil
         more, found = kill(batch, tmp_path / f"end {before_the_end}", [point], unbroken)
         kills, wrong = kills + more, wrong + found
     figure = f"{kills} kills of a process, {len(wrong)} wrong"
-    scorecard("R2", passed=not wrong, figure=figure)
+    scorecard("R2", passed=not wrong, figure=figure, seed=killing.seed)
     assert wrong == []
     assert kills >= 8
 
@@ -127,7 +127,7 @@ def test_two_hundred_kills_of_a_batch_lose_and_double_nothing(
         more, found = kill(batch, tmp_path / f"once {kills}", [point], unbroken)
         kills, wrong = kills + more, wrong + found
     figure = f"{kills} kills of a process, {len(wrong)} wrong"
-    scorecard("R2", passed=not wrong, figure=figure)
+    scorecard("R2", passed=not wrong, figure=figure, seed=killing.seed)
     assert wrong == []
 
 
@@ -241,7 +241,9 @@ def test_a_full_disk_damages_nothing_and_the_run_goes_on_when_there_is_room(
         batch(output)
         if commit.read_manifest(str(output)).digest != unbroken.digest:
             wrong.append(f"with files of {largest} bytes at most it did not resume")
-    scorecard("R20", passed=not wrong, figure=f"{points} points, {len(wrong)} wrong")
+    scorecard(
+        "R20", passed=not wrong, figure=f"{points} points, {len(wrong)} wrong", seed=killing.seed
+    )
     assert wrong == []
 
 
@@ -277,7 +279,9 @@ def test_a_disk_that_is_really_full_damages_nothing_of_what_was_committed_before
         batch(output)
         if commit.read_manifest(str(output)).digest != unbroken.digest:
             wrong.append(f"with {room} bytes of room it did not resume")
-    scorecard("R20", passed=not wrong, figure=f"20 times a full disk, {len(wrong)} wrong")
+    scorecard(
+        "R20", passed=not wrong, figure=f"20 full disks, {len(wrong)} wrong", seed=killing.seed
+    )
     assert wrong == []
 
 
