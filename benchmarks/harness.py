@@ -17,7 +17,7 @@ from pathlib import Path
 from headrace import telemetry
 from headrace.settings import Settings
 
-Figures = dict[str, float]
+Figures = dict[str, float | None]
 SAMPLE_UNTIL = datetime(2013, 2, 1, tzinfo=UTC)
 
 
@@ -106,4 +106,5 @@ def show(title: str, rows: Sequence[tuple[str, str, str]], figures: Figures) -> 
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
     print()
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    rounded = {n: round(v, 3) if isinstance(v, float) else v for n, v in figures.items()}
+    print(json.dumps(rounded))

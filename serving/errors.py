@@ -3,6 +3,7 @@
 ServingError                  the server could not do its work
 ├── RuntimeFailed             the library that runs the model reported an error
 │   └── OutOfMemory           a batch that does not fit into memory
+├── (serving/runtimes/forest)  why the kernel for forests does not answer, and XGBoost does
 ├── DeviceMissing             a GPU was asked for and cannot be used (a UsageError)
 ├── NotFinite                 the model answered with NaN or infinity
 ├── OnlineStoreFailing        features cannot be read now

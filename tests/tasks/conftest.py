@@ -37,7 +37,9 @@ def released() -> Callable[..., str]:
             parameters={},
             files={},
         )
-        digest = write_bundle(settings.uri("bundles"), manifest, dict.fromkeys(file_names("xgboost"), b""))
+        digest = write_bundle(
+            settings.uri("bundles"), manifest, dict.fromkeys(file_names("xgboost"), b"")
+        )
         move_release(
             settings.storage_uri,
             endpoint,

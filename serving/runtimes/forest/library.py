@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.errors import ServingError
 from serving.runtimes.forest.build import HEADER
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ Kernel = Callable[[int], None]
 """Runs the job at an address; others run Python meanwhile."""
 
 
-class KernelMissing(Exception):
+class KernelMissing(ServingError):
     """The kernel cannot be had on this machine; XGBoost's predictor answers in its place."""
 
 

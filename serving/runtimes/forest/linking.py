@@ -11,13 +11,15 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from serving.errors import ServingError
+
 _KEPT = 0x2  # SHF_ALLOC: a section that is there when the program runs
 _PROGRAM, _SYMBOLS, _ADDENDS = 1, 2, 4  # SHT_PROGBITS, SHT_SYMTAB, SHT_RELA
 _RELATIVE = {2, 4}  # R_X86_64_PC32, R_X86_64_PLT32: symbol + addend - place, in 32 bits
 _ALIGNMENT = 64
 
 
-class LinkFailed(Exception):
+class LinkFailed(ServingError):
     """The object file needs more than this linker can do."""
 
 

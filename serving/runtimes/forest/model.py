@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.runtimes.forest.ubjson import read_ubjson
+from serving.errors import ServingError
+from serving.runtimes.forest.ubjson import NotUbjson, read_ubjson
 
 IDENTITY, SIGMOID, EXP, SOFTMAX, ARGMAX, HINGE = range(6)
 """What an objective makes of the sum of the leaves (XGBoost: ``PredTransform``)."""
@@ -39,7 +40,7 @@ TRANSFORMS = {
 _ONE = np.float32(1)
 
 
-class NotCovered(Exception):
+class NotCovered(ServingError):
     """The kernel cannot answer for this model; XGBoost's own predictor can."""
 
 
@@ -86,7 +87,7 @@ def read_model(model: bytes) -> ForestModel:
     """
     try:
         return _read(model)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, NotUbjson) as error:
         raise NotCovered(f"it is not written as XGBoost 3 writes: {error!r}") from error
 
 

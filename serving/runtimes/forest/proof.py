@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from serving.errors import ServingError
 from serving.runtimes.forest.forest import Forest
 from serving.runtimes.forest.model import NotCovered
 
@@ -24,7 +25,7 @@ _TRIED_ROWS = (1, 4, 16, 64, 256, 1024)
 _ROUNDS = 5
 
 
-class ProofFailed(Exception):
+class ProofFailed(ServingError):
     """The kernel and XGBoost's predictor differ."""
 
     def __init__(self, row: np.ndarray, ours: np.float32, theirs: np.float32) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from serving.errors import ServingError
+
 _NUMBERS = {
     b"i": ">i1",
     b"U": ">u1",
@@ -25,7 +27,7 @@ _DTYPES = {marker: np.dtype(name) for marker, name in _NUMBERS.items()}
 _CONSTANTS = {b"T": True, b"F": False, b"Z": None}
 
 
-class NotUbjson(ValueError):
+class NotUbjson(ServingError):
     """The bytes are not a UBJSON document."""
 
     def __init__(self, at: int, why: str) -> None:

@@ -291,9 +291,7 @@ def test_the_command_line_of_a_run_makes_the_same_run(settings, monkeypatch):
     with running.registered(settings, module="flows.batch_predict", config=config) as run:
         arguments = run.arguments
     parsed = []
-    monkeypatch.setattr(
-        "flows._command.run_reporting", lambda _, config, __: parsed.append(config)
-    )
+    monkeypatch.setattr("flows._command.run_reporting", lambda _, config, __: parsed.append(config))
     with pytest.raises(AttributeError):  # there is no report to print
         main(arguments[2:])
     assert parsed == [config]
