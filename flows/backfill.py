@@ -42,7 +42,7 @@ class BackfillConfig(FlowConfig):
     until: Day | None = Field(None, description="the day after the last window (UTC)")
     every: steps.Every = Field("day", description="how long a window is")
     missed: bool = Field(
-        False, description="instead of days: the windows since the last committed one"
+        False, description="instead of days: those not committed since the first that was"
     )
     refresh: bool = Field(
         False,

@@ -198,7 +198,9 @@ class BatchPredictReport(FlowReport):
             found.append(("estimate", _took(self.estimate)))
         if self.actual:
             rate = f", {self.actual.rows_per_second:,.0f} rows/s"
-            found.append(("actual", _took(self.actual) + rate))
+            busy = self.actual.gpu_utilisation
+            gpu = f", GPUs {busy:.0%} busy" if busy is not None else ""
+            found.append(("actual", _took(self.actual) + rate + gpu))
         found += [("left out", f"{uri}: {why}") for uri, why in self.quarantined.items()]
         if self.unplaced:
             found.append(("left out", f"{self.unplaced:,} rows of the table without a moment"))

@@ -23,7 +23,7 @@ class BackfillUnclear(UsageError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"{reason}: give --since and --until, or --missed for what is missing since the last "
+            f"{reason}: give --since and --until, or --missed for what is missing since the first "
             "window that was committed."
         )
 
@@ -70,9 +70,10 @@ def windows_between(since: date, until: date, every: Every) -> list[Window]:
 def missed_windows(
     settings: Settings, model: str, every: Every, *, today: date | None = None
 ) -> list[Window]:
-    """The whole windows after the last committed one that the scoring table reaches; oldest first.
+    """The whole windows that nobody has committed since the first that was; oldest first.
 
-    Without any that is committed it is the last whole window alone.
+    They reach as far as the scoring table does. Without any that is committed it is the last whole
+    window alone.
 
     Args:
         settings: where tables and predictions are.
@@ -86,10 +87,10 @@ def missed_windows(
     )
     today = today or datetime.now(UTC).date()
     end = min(_begin(today, every), _next(_begin(last.date(), every), every))
-    committed = [w.until.date() for w in committed_windows(settings, model, every)]
-    begin = max(committed) if committed else _begin(end - timedelta(days=1), every)
+    committed = {w.since: w for w in committed_windows(settings, model, every)}
+    begin = min(committed).date() if committed else _begin(end - timedelta(days=1), every)
     begin = max(begin, _begin(first.date(), every))
-    return list(_windows(begin, end, every)) if begin < end else []
+    return [w for w in _windows(begin, end, every) if w.since not in committed]
 
 
 def is_committed(settings: Settings, model: str, window: Window) -> bool:

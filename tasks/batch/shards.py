@@ -14,6 +14,7 @@ import pyarrow as pa
 from featurestore.join.certificate import span_of
 from featurestore.join.reach import Span
 from headrace.bundle import OUTPUT
+from headrace.gpu import GpuUsage
 from headrace.settings import Settings
 from serving.predictor import Predictor
 from tasks.batch import models
@@ -63,6 +64,24 @@ class Scored:
     """``row``, the columns that are kept, ``prediction``."""
     rejected: pa.Table | None
     """``file``, ``row``, ``reason`` and the columns as they were read; None: no row was."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What became of a shard, and how busy the worker's GPU was meanwhile."""
+
+    record: ShardRecord
+    gpu_utilisation: float | None = None
+    """Share of the time in which the GPU computed, in [0, 1]; None where no GPU was to be used."""
+
+
+def score_watched(settings: Settings, job: Job, shard: Shard) -> Watched:
+    """``score_shard`` with an eye on the GPU, if the job may use one."""
+    if job.device == "cpu":
+        return Watched(score_shard(settings, job, shard))
+    with GpuUsage() as usage:
+        record = score_shard(settings, job, shard)
+    return Watched(record, usage.mean_utilisation)
 
 
 def score_shard(settings: Settings, job: Job, shard: Shard) -> ShardRecord:

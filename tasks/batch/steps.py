@@ -22,7 +22,7 @@ from tasks.batch.output import ShardRecord, recorded_shards
 from tasks.batch.plan import BatchPlan, Options, Source, make_plan
 from tasks.batch.prices import read_prices
 from tasks.batch.progress import Progress
-from tasks.batch.shards import score_shard
+from tasks.batch.shards import Watched, score_watched
 from tasks.clusters import Call, Compute, Needs, Priority, cluster
 from tasks.step import step
 
@@ -44,6 +44,8 @@ class Actual(Part):
     """In shards that an earlier run had scored."""
     price: float | None
     currency: str
+    gpu_utilisation: float | None = None
+    """Mean share of the time in which the workers' GPUs computed, in [0, 1]; None without GPUs."""
 
 
 class Work(Part):
@@ -129,9 +131,8 @@ def score_batch(
         cluster(settings, needs=needs, small=estimated.kind == "here") as compute,
         Progress(plan, get_run_logger(), recorded=recorded) as progress,
     ):
-        records = {
-            record.shard: record
-            for record in _score(
+        scored = list(
+            _score(
                 settings,
                 plan,
                 compute,
@@ -140,9 +141,11 @@ def score_batch(
                 rejected=RejectedRows(plan.job.output, rows=plan.rows, limit=max_rejected),
                 priority=priority,
             )
-        }
+        )
         kind, workers = compute.kind, compute.slots
     seconds = time.monotonic() - begun
+    records = {one.record.shard: one.record for one in scored}
+    busy = [one.gpu_utilisation for one in scored if one.gpu_utilisation is not None]
     kept = sum(record.rows for record in records.values() if record.shard in recorded)
     return Work(
         records=tuple(records[shard.id] for shard in plan.shards),
@@ -155,6 +158,7 @@ def score_batch(
             kept_rows=kept,
             price=read_prices().of(kind, workers * seconds),
             currency=estimated.currency,
+            gpu_utilisation=sum(busy) / len(busy) if busy else None,
         ),
     )
 
@@ -278,11 +282,11 @@ def _score(
     progress: Progress,
     rejected: RejectedRows,
     priority: Priority,
-) -> Iterator[ShardRecord]:
-    """The record of each shard as it is done; at the end the first failure, if there was one."""
+) -> Iterator[Watched]:
+    """Each shard as it is done; at the end the first failure, if there was one."""
     failed: list[Exception] = []
     shards = {f"{plan.run}-{shard.id}": shard for shard in plan.shards}
-    calls = (Call(key, score_shard, (settings, plan.job, shards[key])) for key in shards)
+    calls = (Call(key, score_watched, (settings, plan.job, shards[key])) for key in shards)
     for done in compute.run(
         calls, priority=priority, began=lambda key: progress.began(shards[key].id)
     ):
@@ -291,8 +295,8 @@ def _score(
             progress.failed(shards[done.key].id, done.error)
             failed.append(done.error)
             continue
-        progress.done(done.result)
-        rejected.add(done.result)
+        progress.done(done.result.record)
+        rejected.add(done.result.record)
         yield done.result
     if failed:
         raise failed[0]

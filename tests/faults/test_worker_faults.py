@@ -172,7 +172,7 @@ def test_with_the_settings_of_dask_alone_a_killed_worker_is_lost_for_good(tmp_pa
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as own,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as own,
         Client(own, set_as_default=False) as client,
     ):
         for _ in range(40):

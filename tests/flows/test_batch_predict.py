@@ -123,7 +123,7 @@ def test_a_shard_that_fails_is_told_and_the_next_run_does_only_what_is_left(
 ):
     from tasks.batch import steps
 
-    score, seen = steps.score_shard, []
+    score, seen = steps.score_watched, []
 
     def third_fails(settings, job, shard):
         seen.append(shard.id)
@@ -131,13 +131,13 @@ def test_a_shard_that_fails_is_told_and_the_next_run_does_only_what_is_left(
             raise ValueError("a worker without luck")
         return score(settings, job, shard)
 
-    monkeypatch.setattr(steps, "score_shard", third_fails)
+    monkeypatch.setattr(steps, "score_watched", third_fails)
     with pytest.raises(ValueError, match="without luck"):
         predict("--compute", "here")
     output = str(tmp_path / "out")
     assert len(recorded_shards(output)) == 2
     assert commit.read_manifest(output) is None
-    monkeypatch.setattr(steps, "score_shard", score)
+    monkeypatch.setattr(steps, "score_watched", score)
     code, report = predict("--compute", "here")
     assert (code, report["actual"]["kept_rows"], report["rows"]) == (0, 200, 900)
 

@@ -74,13 +74,14 @@ def test_days_that_make_no_windows_are_refused(since, until, every, says):
         windows_between(since, until, every)
 
 
-def test_missed_windows_follow_the_last_committed_one_as_far_as_there_are_rows(
+def test_missed_windows_are_all_since_the_first_committed_one_as_far_as_there_are_rows(
     settings, table, committed
 ):
     committed(10, 11)
     committed(12, 13)
     committed(10, 13)  # of another length: it says nothing of days
     assert names(missed_windows(settings, MODEL, "day")) == [
+        "2013-01-11..2013-01-12",
         "2013-01-13..2013-01-14",
         "2013-01-14..2013-01-15",
         "2013-01-15..2013-01-16",

@@ -255,3 +255,25 @@ def test_a_damaged_file_is_named_with_the_remedy(settings, planned, plain, write
     plan = planned(folder, plain)
     with pytest.raises(InputBroken, match=r"a\.parquet cannot be used: it is damaged"):
         score_shard(settings, plan.job, plan.shards[0])
+
+
+class BusyGpu:
+    """A GPU of which half is used."""
+
+    mean_utilisation = 0.5
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(("device", "busy"), [("cpu", None), ("auto", 0.5)])
+def test_the_gpu_is_watched_where_the_job_may_use_one(
+    settings, planned, plain, write_input, numbers, monkeypatch, device, busy
+):
+    monkeypatch.setattr(shards, "GpuUsage", BusyGpu)
+    plan = planned(write_input(numbers(10)), plain, device=device)
+    watched = shards.score_watched(settings, plan.job, plan.shards[0])
+    assert (watched.record.rows, watched.gpu_utilisation) == (10, busy)
