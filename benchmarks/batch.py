@@ -120,6 +120,7 @@ class Bench:
         for number in range(rounds):
             for variant in [*self.variants, *(self.slow if number == 0 else [])]:
                 out = self.folder / variant.name
+                print(f"round {number + 1}: {variant.name} ...", file=sys.stderr, flush=True)
                 found[variant.name].starts.append(variant.run(self.start, out))
                 found[variant.name].runs.append(variant.run(self.source, out))
         ours = found[OURS]

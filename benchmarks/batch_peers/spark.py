@@ -1,5 +1,6 @@
 """Spark: ``mapInPandas`` with the model loaded once a partition."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import xgboost
 from pyspark.sql import SparkSession
 
 source, out, model = sys.argv[1:]
+os.environ["PYSPARK_PYTHON"] = sys.executable  # else its workers take any python3
 
 
 def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
