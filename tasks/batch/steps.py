@@ -128,7 +128,9 @@ def score_batch(
     recorded = recorded_shards(plan.job.output) if plan.shards else frozenset()
     begun = time.monotonic()
     with (
-        cluster(settings, needs=needs, small=estimated.kind == "here") as compute,
+        cluster(
+            settings, needs=needs, small=estimated.kind == "here" or not plan.shards
+        ) as compute,
         Progress(plan, get_run_logger(), recorded=recorded) as progress,
     ):
         scored = list(

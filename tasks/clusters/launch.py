@@ -6,6 +6,7 @@ runs is left running.
 
 import contextlib
 import importlib.util
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -42,11 +43,28 @@ def launched(config: Config, settings: Settings, *, again: bool = False) -> Iter
             yield client
         return
     with (
+        _main_unnamed(),
         _started(config, settings) as cluster,
         # Nobody else's default: a flow may have a client of its own.
         contextlib.closing(Client(cluster, set_as_default=False)) as client,
     ):
         yield client
+
+
+@contextlib.contextmanager
+def _main_unnamed() -> Iterator[None]:
+    """Keep processes that start meanwhile from importing the program that starts them.
+
+    A spawned process imports its parent's ``__main__`` first, for functions that are defined there.
+    Dask sends those by value, and a flow's command brings all of Prefect: seconds for each worker.
+    """
+    main: dict[str, Any] = vars(sys.modules["__main__"])
+    hidden = {str(name): main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def missing_package(config: Config) -> ClusterKindMissing | None:
