@@ -1,7 +1,5 @@
-import contextlib
 from datetime import UTC, datetime
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,16 +19,6 @@ from headrace.errors import SchemaMismatch, StorageFailed
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 EVENT = "event_timestamp"
-
-
-@pytest.fixture(params=["folder", "memory://"])
-def root(request, tmp_path):
-    if request.param == "folder":
-        yield str(tmp_path / "offline")
-        return
-    yield "memory://offline"
-    with contextlib.suppress(FileNotFoundError):
-        fsspec.filesystem("memory").rm("/offline", recursive=True)
 
 
 @pytest.fixture

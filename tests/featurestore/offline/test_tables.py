@@ -1,7 +1,5 @@
-import contextlib
 from datetime import UTC, datetime
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,16 +10,6 @@ from featurestore.offline.tables import count_rows, read_table, scan_table, tabl
 from headrace.errors import DatesOutsideData, SchemaMismatch, StorageFailed, UnknownName
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(params=["folder", "memory://"])
-def root(request, tmp_path):
-    if request.param == "folder":
-        yield str(tmp_path / "offline")
-        return
-    yield "memory://offline"
-    with contextlib.suppress(FileNotFoundError):
-        fsspec.filesystem("memory").rm("/offline", recursive=True)
 
 
 @pytest.fixture
