@@ -130,7 +130,7 @@ def test_the_page_of_deployments_shows_them_all(home, prefect_api, tmp_path):
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000"),
             *("--virtual-time-budget=15000", f"--screenshot={picture}", "--dump-dom"),
-            f"{prefect_api.removesuffix('/api')}/v2/deployments",
+            f"{prefect_api.removesuffix('/api')}/v2/deployments?limit=50",
         ],
         capture_output=True,
         text=True,
