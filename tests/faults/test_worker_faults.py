@@ -149,10 +149,8 @@ def test_workers_killed_at_four_points_leave_no_trace(tmp_path, killing, scoreca
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("killing", range(4), indirect=True)
-def test_fifty_kills_of_workers_four_times_leave_no_trace(tmp_path, killing, scorecard):
-    # A worker is back after a second or two, in which the other one does some twenty shards.
-    survive(tmp_path, killing, scorecard, kills=50, shards=1_500)
+def test_two_hundred_kills_of_workers_leave_no_trace(tmp_path, killing, scorecard):
+    survive(tmp_path, killing, scorecard, kills=200, shards=3_000)
 
 
 def test_an_append_writer_on_workers_that_are_killed_doubles_rows(tmp_path, killing):
