@@ -99,9 +99,11 @@ def pids(compute):
 def kill_one(compute, random):
     """Kill a worker by chance; False while there is none."""
     alive = pids(compute)
-    if alive:
+    try:
         os.kill(random.choice(alive), signal.SIGKILL)
-    return bool(alive)
+    except (IndexError, ProcessLookupError):  # the one that was killed last has just gone
+        return False
+    return True
 
 
 def seconds_until_back(compute, workers):
