@@ -162,7 +162,8 @@ def _place_sources(settings: Settings, views: Iterable[Any]) -> None:
 def _apply(settings: Settings, store: "FeatureStore", objects: list[Any]) -> None:
     from feast.errors import FeastError
 
-    settings.online_path.parent.mkdir(parents=True, exist_ok=True)
+    if settings.online_uri == str(settings.online_path):  # a file, not an address
+        settings.online_path.parent.mkdir(parents=True, exist_ok=True)
     settings.home.mkdir(parents=True, exist_ok=True)
     try:
         # Nothing is deleted: an older model may still read a view that is no longer defined.
