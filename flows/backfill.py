@@ -17,7 +17,7 @@ from headrace.errors import DatesOutsideData, HeadraceError
 from headrace.settings import Settings, load_settings
 from headrace.window import Window
 from tasks.batch import backfill as steps
-from tasks.batch import reaper, running
+from tasks.batch import reaper
 from tasks.batch.estimate import Where
 from tasks.clusters import Priority
 
@@ -76,8 +76,7 @@ class BackfillReport(FlowReport):
 def backfill(config: BackfillConfig) -> BackfillReport:
     """Score every window between two days that is not committed, or those that were missed."""
     settings = load_settings()
-    with running.registered(settings, module=MODULE, config=config):
-        reaper.reap(settings, say=get_run_logger().info)
+    with reaper.batch_run(settings, module=MODULE, config=config):
         return _backfill(settings, config)
 
 

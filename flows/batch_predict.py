@@ -8,7 +8,6 @@ the reason. Runs monthly (prefect.yaml). docs/batch.md tells the whole.
 from typing import Annotated, Literal
 
 from prefect import flow
-from prefect.logging import get_run_logger
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from flows._command import (
@@ -22,7 +21,7 @@ from flows._command import (
     run_name,
 )
 from headrace.settings import Settings, load_settings
-from tasks.batch import asked, reaper, running, steps
+from tasks.batch import asked, reaper, steps
 from tasks.batch.commit import Manifest
 from tasks.batch.estimate import Estimate, Where
 from tasks.batch.inputs.opening import AskedFormat
@@ -223,8 +222,7 @@ def _took(what: Estimate | Actual) -> str:
 def batch_predict(config: BatchPredictConfig) -> BatchPredictReport:
     """Score a table of any size with a bundle, on this machine or on a cluster."""
     settings = load_settings()
-    with running.registered(settings, module=MODULE, config=config):
-        reaper.reap(settings, say=get_run_logger().info)
+    with reaper.batch_run(settings, module=MODULE, config=config):
         return _predict(settings, config)
 
 

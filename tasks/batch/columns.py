@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.types as pt
 
-from featurestore.columns import is_text
+from featurestore.columns import TIMESTAMP, is_text
 from featurestore.vectors import column_problem, request_kinds
 from headrace.bundle import OUTPUT
 from headrace.errors import SchemaMismatch, UsageError
@@ -94,12 +94,9 @@ def with_utc_moments(rows: pa.Table, columns: InputColumns) -> pa.Table:
     """
     for name, kind in columns.given.items():
         position = rows.schema.get_field_index(name)
-        if kind == "timestamp" and position >= 0 and rows.schema.field(position).type != _UTC:
-            rows = rows.set_column(position, name, rows[name].cast(_UTC, safe=False))
+        if kind == "timestamp" and position >= 0 and rows.schema.field(position).type != TIMESTAMP:
+            rows = rows.set_column(position, name, rows[name].cast(TIMESTAMP, safe=False))
     return rows
-
-
-_UTC = pa.timestamp("us", tz="UTC")
 
 
 def _given(plan: FeaturePlan, features: Features, taken: Sequence[str]) -> dict[str, str]:

@@ -9,12 +9,15 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import httpx
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
+from pydantic import BaseModel
 
 from headrace.settings import Settings
 from headrace.spec import Part
@@ -42,6 +45,23 @@ class Reaped(Part):
         """The same as a sentence."""
         why = f" ({self.reason})" if self.reason else ""
         return f"{self.run.command}, whose process was killed, is {self.outcome}{why}"
+
+
+@contextlib.contextmanager
+def batch_run(settings: Settings, *, module: str, config: BaseModel) -> Iterator[None]:
+    """What every batch flow does first: be known as running, then deal with those that were killed.
+
+    A flow inside another batch flow leaves both to that one.
+
+    Args:
+        settings: where runs are written down.
+        module: what ``python -m`` takes to start the flow.
+        config: its parameters.
+    """
+    with running.registered(settings, module=module, config=config) as run:
+        if run.flow_run == flow_run.id:
+            reap(settings, say=get_run_logger().info)
+        yield
 
 
 def reap(

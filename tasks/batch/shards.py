@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from featurestore.columns import TIMESTAMP
 from featurestore.join.certificate import span_of
 from featurestore.join.reach import Span
 from headrace.bundle import OUTPUT
@@ -151,7 +152,7 @@ def score_batch(
 def with_moments(job: Job, rows: pa.Table, name: str) -> pa.Table:
     """The rows with their moments in UTC; those of an input without moments get the job's."""
     if job.at is not None and name not in rows.column_names:
-        moment = pa.scalar(job.at, pa.timestamp("us", "UTC"))
+        moment = pa.scalar(job.at, TIMESTAMP)
         rows = rows.append_column(name, pa.repeat(moment, rows.num_rows))
     return with_utc_moments(rows, job.columns)
 

@@ -100,7 +100,7 @@ def estimate_batch(
         settings,
         plan,
         measured,
-        kept=recorded_shards(plan.job.output) if plan.shards else frozenset(),
+        kept=recorded_shards(plan.job.output),
         where=where,
         prices=prices,
     )
@@ -125,7 +125,7 @@ def score_batch(
     cheap; then its error is raised.
     """
     needs = Needs(gpu=plan.job.device == "cuda", memory=WORKER_MEMORY)
-    recorded = recorded_shards(plan.job.output) if plan.shards else frozenset()
+    recorded = recorded_shards(plan.job.output)
     begun = time.monotonic()
     with (
         cluster(

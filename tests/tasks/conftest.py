@@ -14,13 +14,13 @@ from headrace.spec import DriftPolicy
 NEW_YEAR = datetime(2013, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def released() -> Callable[..., str]:
-    """Write a bundle that reads ``plan`` and release it; no model is in it. Returns its digest."""
+@pytest.fixture(scope="session")
+def manifest_of() -> Callable[..., BundleManifest]:
+    """What ``bundle.json`` says of a small XGBoost model that follows a plan."""
 
-    def make(settings: Settings, plan: FeaturePlan, *, endpoint: str) -> str:
-        manifest = BundleManifest(
-            model=endpoint,
+    def make(model: str, plan: FeaturePlan, *, training_rows: int) -> BundleManifest:
+        return BundleManifest(
+            model=model,
             task="binary",
             runtime="xgboost",
             plan=plan,
@@ -28,7 +28,7 @@ def released() -> Callable[..., str]:
             lineage=Lineage(
                 code_revision="0" * 40,
                 training_set_sha256="0" * 64,
-                training_rows=0,
+                training_rows=training_rows,
                 trained_from=NEW_YEAR,
                 trained_until=NEW_YEAR,
                 tested_until=NEW_YEAR,
@@ -37,6 +37,16 @@ def released() -> Callable[..., str]:
             parameters={},
             files={},
         )
+
+    return make
+
+
+@pytest.fixture
+def released(manifest_of: Callable[..., BundleManifest]) -> Callable[..., str]:
+    """Write a bundle that reads ``plan`` and release it; no model is in it. Returns its digest."""
+
+    def make(settings: Settings, plan: FeaturePlan, *, endpoint: str) -> str:
+        manifest = manifest_of(endpoint, plan, training_rows=0)
         digest = write_bundle(
             settings.uri("bundles"), manifest, dict.fromkeys(file_names("xgboost"), b"")
         )

@@ -13,7 +13,7 @@ from featurestore.columns import TIMESTAMP
 from headrace import bundle
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead, pin
 from headrace.settings import Settings
-from headrace.spec import DriftPolicy, RequestField
+from headrace.spec import RequestField
 from headrace.transform import find_transform
 from serving.predictor import golden_table
 
@@ -92,29 +92,14 @@ def _trees() -> Callable[[FeaturePlan, int], dict[str, bytes]]:
 
 @pytest.fixture
 def bundle_of(
-    settings: Settings, _trees: Callable[[FeaturePlan, int], dict[str, bytes]]
+    settings: Settings,
+    manifest_of: Callable[..., bundle.BundleManifest],
+    _trees: Callable[[FeaturePlan, int], dict[str, bytes]],
 ) -> Callable[..., str]:
     """Write a bundle that follows a plan; returns its digest."""
 
     def write(plan: FeaturePlan, seed: int = 0) -> str:
-        manifest = bundle.BundleManifest(
-            model="tiny",
-            task="binary",
-            runtime="xgboost",
-            plan=plan,
-            drift=DriftPolicy(),
-            lineage=bundle.Lineage(
-                code_revision="0" * 40,
-                training_set_sha256="0" * 64,
-                training_rows=300,
-                trained_from=NEW_YEAR,
-                trained_until=NEW_YEAR,
-                tested_until=NEW_YEAR,
-            ),
-            metrics={},
-            parameters={},
-            files={},
-        )
+        manifest = manifest_of("tiny", plan, training_rows=300)
         return bundle.write_bundle(settings.uri("bundles"), manifest, _trees(plan, seed))
 
     return write
