@@ -57,7 +57,7 @@ fmt: install  ## format the code and mend what the linter can
 	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
 
 lock:  ## resolve pyproject.toml again into requirements.lock (needs uv)
-	uv pip compile pyproject.toml requirements.in --extra flows --extra tables --extra warehouses --extra kubernetes \
+	uv pip compile pyproject.toml requirements.in --extra flows --extra tables --extra warehouses --extra kubernetes --extra grpc --extra tracing \
 		--extra test --extra bench --universal \
 		--python-version 3.11 --generate-hashes --no-emit-package headrace \
 		--output-file requirements.lock
