@@ -8,6 +8,7 @@ another order, they must come out within float32's rounding.)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +19,17 @@ from headrace.errors import BundleRefused
 from headrace.plan import FeaturePlan, pinned_transforms
 from headrace.transform import Transform
 from serving.errors import RuntimeFailed
+from serving.explanations.explanation import Explanation
+from serving.explanations.kernel_shap import kernel_shap
+from serving.explanations.tree_shap import Trees, tree_shap
 from serving.runtimes.device import Device, DeviceChoice
 from serving.runtimes.memory import FittingBatches
 from serving.runtimes.runtime import Opening, Runtime, open_runtime
 
 _DEEPEST = 4
 """How many ensembles may lie inside each other."""
+_BACKGROUND_ROWS = 32
+"""The golden rows that explanations without trees are made against; the cost is in proportion."""
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 """How far a golden row may be off on a GPU: a few hundred roundings of float32 in a row."""
 
@@ -74,6 +80,28 @@ class Predictor:
         What does not fit into memory at once is computed in smaller batches.
         """
         return self.batches.predict(matrix)
+
+    def explain(self, matrix: np.ndarray) -> Explanation:
+        """Return how far each input moved the prediction of each row of ``matrix``.
+
+        Exact TreeSHAP for trees, KernelSHAP against the golden rows for every other runtime.
+
+        Args:
+            matrix: float32, shape (rows, columns); NaN is missing.
+
+        Raises:
+            RuntimeFailed: as ``predict``.
+        """
+        if isinstance(self.runtime, Trees):
+            return tree_shap(self.runtime, matrix)
+        return kernel_shap(self.predict, matrix, self.background)
+
+    @cached_property
+    def background(self) -> np.ndarray:
+        """Some golden rows, which stand for "not known" in explanations: float32."""
+        rows = _inputs(self.bundle.golden)
+        chosen = np.unique(np.linspace(0, len(rows) - 1, _BACKGROUND_ROWS).astype(int))
+        return np.ascontiguousarray(rows[chosen])
 
     def close(self) -> None:
         """Free the model; safe to call twice."""

@@ -16,19 +16,34 @@ from pathlib import Path
 import numpy as np
 
 from serving.errors import RuntimeFailed
+from serving.explanations.explanation import Scale
 from serving.runtimes.device import Device, DeviceChoice, choose_device
 from serving.runtimes.memory import failure
 
-_PREDICT = json.dumps(
-    {
-        "type": 0,  # the prediction itself: a probability for binary models
-        "training": False,
-        "iteration_begin": 0,
-        "iteration_end": 0,  # all trees
-        "strict_shape": False,
-        "missing": float("nan"),  # json writes NaN, which is how XGBoost reads it
-    }
-).encode()
+_NAN = float("nan")  # json writes NaN, which is how XGBoost reads it
+
+
+def _asking_for(kind: int) -> bytes:
+    told = {"type": kind, "training": False, "strict_shape": False, "missing": _NAN}
+    return json.dumps(told | {"iteration_begin": 0, "iteration_end": 0}).encode()  # all trees
+
+
+_PREDICT = _asking_for(0)  # the prediction itself: a probability for binary models
+_CONTRIBUTE = _asking_for(2)  # exact TreeSHAP, in the unit of the margin
+_EXPLAINED_ROWS = 16
+"""Rows whose contributions are computed at once, some milliseconds: predictions wait no longer."""
+_SCALES: dict[str, Scale] = {
+    "binary:logistic": "log_odds",
+    "reg:logistic": "log_odds",
+    "count:poisson": "log",
+    "reg:gamma": "log",
+    "reg:tweedie": "log",
+    "binary:logitraw": "value",
+    "reg:squarederror": "value",
+    "reg:absoluteerror": "value",
+    "reg:pseudohubererror": "value",
+    "reg:quantileerror": "value",
+}
 
 
 class Booster:
@@ -66,6 +81,7 @@ class Booster:
             "load the model", "XGBoosterLoadModelFromBuffer", self._handle, model, len(model)
         )
         self.columns = self._number_of_columns()
+        self.scale: Scale = _SCALES.get(self._objective(), "margin")
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """Return the prediction of each row.
@@ -79,29 +95,70 @@ class Booster:
         Raises:
             RuntimeFailed: for a model with several outputs a row, or one that was closed.
         """
-        rows = len(matrix)
         matrix = np.ascontiguousarray(matrix, np.float32)
-        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
-        output = ctypes.POINTER(ctypes.c_float)()
         with self._lock:
-            if self.closed:
-                raise RuntimeFailed("predict", "the model was closed")
-            self._call(
-                "predict",
+            self._check_open("predict")
+            return self._answers(
                 "XGBoosterPredictFromDense",
-                self._handle,
                 _array_interface(matrix),
                 _PREDICT,
                 None,
-                ctypes.byref(shape),
-                ctypes.byref(dimensions),
-                ctypes.byref(output),
+                rows=len(matrix),
             )
-            size = int(np.prod(shape[: dimensions.value]))
-            if size != rows:
-                raise RuntimeFailed("predict", f"it gave {size} values for {rows} rows")
-            # The buffer is the library's and is overwritten by the next call.
-            return np.ctypeslib.as_array(output, (rows,)).copy()
+
+    def contributions(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the exact Shapley values of each row, and their base as a last column.
+
+        A row's values and base add up to its margin, within float32's rounding.
+
+        Args:
+            matrix: float32, shape (rows, columns) with at least one row; NaN is missing.
+
+        Returns:
+            float32, shape (rows, columns + 1); the caller's own copy.
+
+        Raises:
+            RuntimeFailed: as ``predict``.
+        """
+        matrix = np.ascontiguousarray(matrix, np.float32)
+        parts = range(0, len(matrix), _EXPLAINED_ROWS)
+        return np.concatenate([self._explained(matrix[i : i + _EXPLAINED_ROWS]) for i in parts])
+
+    def _explained(self, matrix: np.ndarray) -> np.ndarray:
+        rows, width, data = len(matrix), self.columns + 1, ctypes.c_void_p()
+        told = json.dumps({"missing": _NAN, "nthread": 1}).encode()
+        with self._lock:
+            self._check_open("explain")
+            self._call(
+                "read the rows",
+                "XGDMatrixCreateFromDense",
+                _array_interface(matrix),
+                told,
+                ctypes.byref(data),
+            )
+            try:
+                given = self._answers(
+                    "XGBoosterPredictFromDMatrix", data, _CONTRIBUTE, rows=rows, width=width
+                )
+            finally:
+                self._library.XGDMatrixFree(data)
+        return given.reshape(rows, width)
+
+    def _answers(self, function: str, *arguments: object, rows: int, width: int = 1) -> np.ndarray:
+        """What the library answers: float32, shape (rows * width,)."""
+        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
+        output = ctypes.POINTER(ctypes.c_float)()
+        told = (ctypes.byref(shape), ctypes.byref(dimensions), ctypes.byref(output))
+        self._call("predict", function, self._handle, *arguments, *told)
+        size = int(np.prod(shape[: dimensions.value]))
+        if size != rows * width:
+            raise RuntimeFailed("predict", f"it gave {size} values for {rows} rows")
+        # The buffer is the library's and is overwritten by the next call.
+        return np.ctypeslib.as_array(output, (size,)).copy()
+
+    def _check_open(self, action: str) -> None:
+        if self.closed:
+            raise RuntimeFailed(action, "the model was closed")
 
     @property
     def closed(self) -> bool:
@@ -117,6 +174,17 @@ class Booster:
         columns = ctypes.c_uint64()
         self._call("count columns", "XGBoosterGetNumFeature", self._handle, ctypes.byref(columns))
         return columns.value
+
+    def _objective(self) -> str:
+        size, told = ctypes.c_uint64(), ctypes.c_char_p()
+        self._call(
+            "tell its configuration",
+            "XGBoosterSaveJsonConfig",
+            self._handle,
+            ctypes.byref(size),
+            ctypes.byref(told),
+        )
+        return str(json.loads(told.value or b"{}")["learner"]["objective"]["name"])
 
     def _call(self, action: str, function: str, *arguments: object) -> None:
         if getattr(self._library, function)(*arguments) != 0:
@@ -159,5 +227,14 @@ def _library() -> ctypes.CDLL:
         ctypes.c_char_p,
         ctypes.c_char_p,
         *[pointer] * 4,
+    ]
+    library.XGBoosterSaveJsonConfig.argtypes = [pointer] * 3
+    library.XGDMatrixCreateFromDense.argtypes = [ctypes.c_char_p, ctypes.c_char_p, pointer]
+    library.XGDMatrixFree.argtypes = [pointer]
+    library.XGBoosterPredictFromDMatrix.argtypes = [
+        pointer,
+        pointer,
+        ctypes.c_char_p,
+        *[pointer] * 3,
     ]
     return library

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from serving.errors import RuntimeFailed
+from serving.explanations.explanation import Scale
 from serving.runtimes.booster import Booster
 from serving.runtimes.device import Device, DeviceChoice
 from serving.runtimes.forest.forest import Forest
@@ -52,6 +53,7 @@ class XGBoostRuntime:
         self._booster = Booster(model, threads=threads, device=device)
         self.columns = self._booster.columns
         self.device: Device = self._booster.device
+        self.scale: Scale = self._booster.scale
         self._fast: tuple[Forest, int] | None = None  # and the rows from which it is faster
         self._settled = threading.Event()
         self._threads = threads or os.cpu_count() or 1
@@ -76,9 +78,7 @@ class XGBoostRuntime:
             RuntimeFailed: for another number of columns, a model with several outputs a row, or
                 a runtime that was closed.
         """
-        if matrix.ndim != 2 or matrix.shape[1] != self.columns:
-            wanted = f"shape {matrix.shape} is not (rows, {self.columns})"
-            raise RuntimeFailed("predict", wanted)
+        self._check_shape(matrix)
         if len(matrix) == 0:
             return np.empty(0, np.float32)
         forest = self._forest_for(len(matrix))
@@ -102,6 +102,23 @@ class XGBoostRuntime:
         forest = self._forest_for(rows) if rows else None
         return forest.predict_columns(columns) if forest else self.predict(np.stack(columns, 1))
 
+    def contributions(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the exact Shapley values of each row, and their base as a last column.
+
+        Args:
+            matrix: float32, shape (rows, columns); NaN is missing.
+
+        Returns:
+            float32, shape (rows, columns + 1), in the unit of ``scale``.
+
+        Raises:
+            RuntimeFailed: as ``predict``.
+        """
+        self._check_shape(matrix)
+        if len(matrix) == 0:
+            return np.empty((0, self.columns + 1), np.float32)
+        return self._booster.contributions(matrix)
+
     def wait_for_kernel(self) -> bool:
         """Wait until it is settled who answers; return whether the kernel does."""
         self._settled.wait()
@@ -110,6 +127,11 @@ class XGBoostRuntime:
     def close(self) -> None:
         """Free the model; safe to call twice."""
         self._booster.close()
+
+    def _check_shape(self, matrix: np.ndarray) -> None:
+        if matrix.ndim != 2 or matrix.shape[1] != self.columns:
+            wanted = f"shape {matrix.shape} is not (rows, {self.columns})"
+            raise RuntimeFailed("predict", wanted)
 
     def _forest_for(self, rows: int) -> Forest | None:
         if rows >= _WAITING_ROWS:

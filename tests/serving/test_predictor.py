@@ -96,3 +96,15 @@ def test_a_transform_that_changed_since_training_is_refused(store, manifest):
 
 def test_the_card_may_hold_anything_because_only_people_read_it(store):
     assert load(store, store.bundle(**{CARD: b"\xff\x00"})).digest
+
+
+def test_a_predictor_explains_trees_by_their_library_and_the_rest_by_asking(store, monkeypatch):
+    predictor = load(store, store.bundle())
+    rows = predictor.background[:4]
+    trees = predictor.explain(rows)
+    assert (trees.method, trees.scale) == ("tree_shap", "log_odds")
+    np.testing.assert_array_equal(trees.predictions, predictor.predict(rows))
+    monkeypatch.delattr(type(predictor.runtime), "contributions")
+    asked = predictor.explain(rows)
+    assert (asked.method, asked.scale) == ("kernel_shap_exact", "value")
+    np.testing.assert_allclose(asked.base + asked.contributions.sum(1), asked.margin, atol=1e-6)
