@@ -6,6 +6,10 @@ ServingError                  the server could not do its work
 ├── (serving/runtimes/forest)  why the kernel for forests does not answer, and XGBoost does
 ├── DeviceMissing             a GPU was asked for and cannot be used (a UsageError)
 ├── NotFinite                 the model answered with NaN or infinity
+├── OutOfRange                the model answered with what its task cannot mean
+├── PlaneFailed               a fault in the server's own code
+├── Overloaded                more requests than the server can answer in time
+├── DeadlineExceeded          the caller's time was over before the answer was computed
 ├── OnlineStoreFailing        features cannot be read now
 ├── PortTaken                 the address cannot be listened on (a UsageError)
 └── RequestRefused            the caller sent what cannot be answered (a UsageError)
@@ -54,6 +58,47 @@ class NotFinite(ServingError):
         super().__init__(
             f"bundle {digest[:12]} answered {value} for row {row}: roll the release back to a "
             "bundle that gives finite answers."
+        )
+
+
+class OutOfRange(ServingError):
+    """The model answered with a number that its task cannot mean."""
+
+    def __init__(self, digest: str, row: int, value: float, *, task: str, expected: str) -> None:
+        self.digest, self.row, self.value, self.task = digest, row, value, task
+        super().__init__(
+            f"bundle {digest[:12]} answered {value:g} for row {row}, but its task is {task}, whose "
+            f"answers are {expected}: roll the release back to a bundle that keeps to its task."
+        )
+
+
+class PlaneFailed(ServingError):
+    """A fault in the server's own code; the traceback is in its log."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(f"the server failed to {step}: its log has the traceback.")
+
+
+class Overloaded(ServingError):
+    """More requests wait than the server can answer in time."""
+
+    def __init__(self, why: str, *, retry_after_seconds: int = 1) -> None:
+        self.why, self.retry_after_seconds = why, retry_after_seconds
+        super().__init__(
+            f"the server is overloaded: {why}. Send the request again in "
+            f"{retry_after_seconds} s, or start more servers."
+        )
+
+
+class DeadlineExceeded(ServingError):
+    """The caller's time was over before the answer was computed."""
+
+    def __init__(self, late_seconds: float) -> None:
+        self.late_seconds = late_seconds
+        super().__init__(
+            f"the deadline of the request was over {late_seconds:.3f} s before its turn came, so "
+            "nothing was computed: allow more time, or send fewer requests at once."
         )
 
 
@@ -144,6 +189,8 @@ HTTP_STATUS: dict[type[HeadraceError], int] = {
     BodyTooLarge: 413,
     FieldsRefused: 422,
     OnlineStoreFailing: 503,
+    Overloaded: 503,
+    DeadlineExceeded: 504,
 }
 """The status of each error; every other one is the server's own failure."""
 
