@@ -51,6 +51,16 @@ class ServerSettings(BaseSettings):
         20_000, ge=1, description="rows that may wait; further ones are dropped and counted"
     )
 
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where models compute; auto: on a GPU where their library can use one"
+    )
+    threads: int = Field(
+        1,
+        ge=0,
+        le=1024,
+        description="cores that the rows of one prediction are shared among; 0: all",
+    )
+
     @field_validator("endpoint")
     @classmethod
     def _is_a_name(cls, endpoint: str) -> str:
