@@ -12,7 +12,12 @@ ServingError                  the server could not do its work
 ├── DeadlineExceeded          the caller's time was over before the answer was computed
 ├── OnlineStoreFailing        features cannot be read now
 ├── PortTaken                 the address cannot be listened on (a UsageError)
+├── TooManyConnections        more clients than the server takes
 └── RequestRefused            the caller sent what cannot be answered (a UsageError)
+    ├── HeadRefused           not a head of HTTP/1.1, or one that says two things at once
+    ├── HeadTooLarge          more bytes of headers than the server takes
+    ├── HeadTooSlow           a head that did not arrive in time
+    ├── EncodingRefused       a compressed body
     ├── BodyRefused           not JSON, or JSON that says two things at once
     ├── BodyTooLarge          more bytes or rows than the server takes
     ├── BodyTooSlow           a body that did not arrive in time
@@ -123,8 +128,59 @@ class PortTaken(ServingError, UsageError):
         )
 
 
+class TooManyConnections(ServingError):
+    """More clients than the server takes."""
+
+    retry_after = 1
+    """Seconds after which to try again."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"this server has all the {limit:,} connections it takes: use the ones you have again, "
+            "or try in a second."
+        )
+
+
 class RequestRefused(ServingError, UsageError):
     """The caller sent what cannot be answered."""
+
+
+class HeadRefused(RequestRefused):
+    """What came is not a head of HTTP/1.1, or can be read in two ways."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the request is refused: {reason}.")
+
+
+class HeadTooLarge(RequestRefused):
+    """More bytes of headers than the server takes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"the headers are more than the {limit:,} bytes this server takes: send fewer."
+        )
+
+
+class HeadTooSlow(RequestRefused):
+    """The head did not arrive in time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"the headers did not arrive within {seconds:g} s: send them at once.")
+
+
+class EncodingRefused(RequestRefused):
+    """A compressed body, whose size nobody knows before it is unpacked."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        super().__init__(
+            f"Content-Encoding {encoding[:40]!r} is not supported: send the body as it is, "
+            "without that header."
+        )
 
 
 class BodyRefused(RequestRefused):
@@ -183,11 +239,16 @@ class ModelNotServed(RequestRefused):
 
 
 HTTP_STATUS: dict[type[HeadraceError], int] = {
+    HeadRefused: 400,
     BodyRefused: 400,
     ModelNotServed: 404,
+    HeadTooSlow: 408,
     BodyTooSlow: 408,
     BodyTooLarge: 413,
+    EncodingRefused: 415,
     FieldsRefused: 422,
+    HeadTooLarge: 431,
+    TooManyConnections: 503,
     OnlineStoreFailing: 503,
     Overloaded: 503,
     DeadlineExceeded: 504,
