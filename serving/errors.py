@@ -131,8 +131,7 @@ class PortTaken(ServingError, UsageError):
 class TooManyConnections(ServingError):
     """More clients than the server takes."""
 
-    retry_after = 1
-    """Seconds after which to try again."""
+    retry_after_seconds = 1
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -218,6 +217,10 @@ class Problem:
     """The field, the value and what would have been right."""
     field: str | None = None
     row: int | None = None
+    value: str | None = None
+    """As the caller wrote it, in JSON, cut where it is long."""
+    remedy: str | None = None
+    """What to write instead."""
 
 
 class FieldsRefused(RequestRefused):

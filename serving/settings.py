@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.errors import SettingRefused, UnknownName
 from headrace.names import checked_name
+from serving.http.caller import parse_networks
 
 PREFIX = "HEADRACE_SERVER_"
 
@@ -27,7 +28,33 @@ class ServerSettings(BaseSettings):
         10_000_000, ge=1_000, le=1_000_000_000, description="largest request body"
     )
     max_rows: int = Field(10_000, ge=1, le=1_000_000, description="most rows in one request")
-    body_seconds: float = Field(30.0, gt=0, description="how long a body may take to arrive")
+    max_binary_bytes: int = Field(
+        64_000_000, ge=1_000, le=2_000_000_000, description="largest body with binary tensors"
+    )
+    body_seconds: float = Field(
+        10.0, gt=0, le=3600, description="how long a body may take, besides 1 s for each 100 kB"
+    )
+    max_header_bytes: int = Field(
+        16_384, ge=1_024, le=1_000_000, description="most bytes of a request's headers"
+    )
+    header_seconds: float = Field(10.0, gt=0, le=3600, description="how long headers may take")
+    keep_alive_seconds: float = Field(
+        75.0, gt=0, le=86_400, description="how long a connection may be without a request"
+    )
+    write_seconds: float = Field(
+        10.0, gt=0, le=3600, description="how long an answer may wait for its reader"
+    )
+    max_connections: int = Field(
+        10_000, ge=1, le=1_000_000, description="most connections of one process at a time"
+    )
+    workers: int = Field(1, ge=1, le=1024, description="processes that share the port")
+    trusted_proxies: str = Field(
+        "",
+        description="networks, comma-separated, whose X-Forwarded-For names the caller in the log",
+    )
+    access_log: bool = Field(False, description="log a line for every request")
+    slow_seconds: float = Field(1.0, gt=0, description="log requests that took longer")
+    log_format: Literal["text", "json"] = Field("text", description="how a line of the log looks")
     poll_seconds: float = Field(1.0, gt=0, le=60, description="how often to look at the release")
     drain_seconds: int = Field(10, ge=0, description="how long requests may take to end on SIGTERM")
     store_deadline_seconds: float = Field(
@@ -60,6 +87,12 @@ class ServerSettings(BaseSettings):
         le=1024,
         description="cores that the rows of one prediction are shared among; 0: all",
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: str) -> str:
+        parse_networks(networks)
+        return networks
 
     @field_validator("endpoint")
     @classmethod

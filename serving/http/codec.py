@@ -15,7 +15,6 @@ from headrace.errors import HeadraceError
 if TYPE_CHECKING:
     from serving.query import Answer, Query
 
-REQUEST_ID = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -23,8 +22,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Head:
     """What a codec may want to know of a request besides its body.
 
-    Heads of a keep-alive client are kept and shared by its requests: nothing in them is of one
-    request alone, but for ``request_id`` and ``traceparent``, which are not kept.
+    The head of a keep-alive client is kept and shared by its requests, so nothing in it is of one
+    request alone. Heads with a ``request_id`` or a ``traceparent`` are not kept.
     """
 
     path: str
@@ -60,7 +59,7 @@ class Codec(Protocol):
         """
 
     def encode(self, answer: "Answer") -> tuple[bytes, bytes]:
-        """Return header lines and body; each line ends in ``\\r\\n``.
+        """Return header lines, each ended by CR LF, and the body.
 
         Content-Length, the date and the request id are the lane's to write.
         """
@@ -69,12 +68,12 @@ class Codec(Protocol):
         """Return the body that tells ``error``, as JSON."""
 
 
-_prefix = os.urandom(6).hex() + "-"
+_prefix = os.urandom(6).hex()
 _count = itertools.count(1).__next__
 
 
 def new_request_id() -> str:
-    """An id that no other request has: random for the process, then counted.
+    """Return an id that no other request has: random for the process, then counted.
 
     A tenth of the cost of a UUID, and as unique: 48 random bits a process, and its own count.
     """
@@ -82,5 +81,7 @@ def new_request_id() -> str:
 
 
 def sane_request_id(given: str | None) -> str | None:
-    """``given`` where it may stand in a header, a log line and a table; else None."""
-    return given if given and _SANE_ID.fullmatch(given) else None
+    """Return ``given`` where it may stand in a header, a log line and a table; else None."""
+    if not given or (given.isalnum() and given.isascii() and len(given) <= 128):
+        return given or None
+    return given if _SANE_ID.fullmatch(given) else None

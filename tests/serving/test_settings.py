@@ -13,7 +13,6 @@ def test_an_option_wins_over_a_variable_and_none_is_no_option(monkeypatch):
 def test_the_documentation_lists_every_setting_with_its_default():
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     for name, field in ServerSettings.model_fields.items():
-        default = field.default if isinstance(field.default, str) else f"{field.default:g}"
-        if isinstance(field.default, int):
-            default = str(field.default)
-        assert f"| `{PREFIX}{name.upper()}` | `{default}` |" in page
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        told = "none" if field.default in ("", None) else f"`{default}`"
+        assert f"| `{PREFIX}{name.upper()}` | {told} |" in page, name
