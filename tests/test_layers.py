@@ -15,8 +15,10 @@ MAY_IMPORT = {
     "registry": {"headrace"},
     "serving": {
         "headrace",
+        "featurestore.errors.OnlineStoreFailed",
         "featurestore.freshness",
         "featurestore.online.reader",
+        "featurestore.stores.resp",  # the one connection to Redis, for jobs and kept results too
         "featurestore.vectors",
         "monitoring.inference_log",
         "monitoring.profile",
