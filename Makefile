@@ -8,13 +8,14 @@ SCORECARD := build/scorecard
 CODE := headrace featurestore monitoring registry serving tasks flows models
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast soak check fmt lock up status down bench clean
+.PHONY: help install demo test test-fast soak check fmt lock up status down bench \
+	bench-serving-peers clean
 
 help:  ## list every target
 	@echo "Headrace: from data to served models, in plain Python."
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
-		awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+		awk -F'|' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## make .venv and install everything into it (a few minutes, once)
 
@@ -73,6 +74,9 @@ down: install  ## stop that server
 
 bench: install  ## list the benchmarks
 	@$(RUN) -m benchmarks
+
+bench-serving-peers: install  ## make the environments of the servers that ours is measured against
+	@$(RUN) -m benchmarks.serving_peers
 
 clean:  ## remove the virtual environment and all local state
 	rm -rf $(VENV) .headrace build *.egg-info

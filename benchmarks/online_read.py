@@ -210,20 +210,7 @@ def feast_store(settings: Settings, folder: Path) -> tuple[Any, list[str]]:
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.types import Float64, String
 
-    online: dict[str, Any] = {"type": "sqlite", "path": settings.online_uri}
-    if "://" in settings.online_uri:
-        place, _, database = settings.online_uri.removeprefix("redis://").rpartition("/")
-        online = {"type": "redis", "connection_string": f"{place},db={database}"}
-    store = FeatureStore(
-        config=RepoConfig(
-            project=PROJECT,
-            provider="local",
-            registry={"path": str(folder / f"{online['type']}.pb"), "cache_ttl_seconds": 0},
-            online_store=online,
-            offline_store={"type": "file"},
-            entity_key_serialization_version=3,
-        )
-    )
+    store = FeatureStore(config=RepoConfig(**feast_config(settings, folder)))
     entity = Entity(name="entity", join_keys=["entity"], value_type=ValueType.STRING)
     views = []
     for name in ("first", "second"):
@@ -241,6 +228,22 @@ def feast_store(settings: Settings, folder: Path) -> tuple[Any, list[str]]:
         store.registry.apply_feature_view(view, PROJECT, commit=False)
     store.registry.commit()
     return store, [f"{v.name}:{field.name}" for v in views for field in v.features]
+
+
+def feast_config(settings: Settings, folder: Path) -> dict[str, Any]:
+    """What Feast's ``feature_store.yaml`` says for the same store, its registry a local file."""
+    online: dict[str, Any] = {"type": "sqlite", "path": settings.online_uri}
+    if "://" in settings.online_uri:
+        place, _, database = settings.online_uri.removeprefix("redis://").rpartition("/")
+        online = {"type": "redis", "connection_string": f"{place},db={database}"}
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {"path": str(folder / f"{online['type']}.pb"), "cache_ttl_seconds": 0},
+        "online_store": online,
+        "offline_store": {"type": "file"},
+        "entity_key_serialization_version": 3,
+    }
 
 
 if __name__ == "__main__":
