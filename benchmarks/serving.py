@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import _wrk
-from benchmarks._serving_peers import Peer
+from benchmarks._serving_peers import Peer, peers
 from benchmarks._serving_world import (
     COLUMNS,
     ENDPOINT,
