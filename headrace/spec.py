@@ -60,6 +60,23 @@ class RequestField(Part):
     description: str = Field(description="what it is, with its unit")
     at_least: float | None = Field(None, description="smallest value that is accepted")
     at_most: float | None = Field(None, description="largest value that is accepted")
+    one_of: tuple[str, ...] | tuple[int, ...] | None = Field(
+        None, min_length=1, description="the values that are accepted; None: any within bounds"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_fits(self) -> Self:
+        if self.one_of is None:
+            return self
+        if (self.at_least, self.at_most) != (None, None):
+            raise ValueError(f"request field {self.name}: write either one_of or bounds")
+        wanted = {"string": str, "int64": int}.get(self.dtype)
+        if wanted is None or not all(type(value) is wanted for value in self.one_of):
+            raise ValueError(
+                f"request field {self.name}: one_of lists strings of a string field or whole "
+                f"numbers of an int64 field, and this one is {self.dtype}"
+            )
+        return self
 
 
 class LabelSource(Part):

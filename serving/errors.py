@@ -10,6 +10,8 @@ ServingError                  the server could not do its work
 ├── PlaneFailed               a fault in the server's own code
 ├── Overloaded                more requests than the server can answer in time
 ├── DeadlineExceeded          the caller's time was over before the answer was computed
+├── ModelNotReady             a model that should answer, and does not now
+├── ModelTooLarge             a model that does not fit into the memory for models
 ├── OnlineStoreFailing        features cannot be read now
 ├── PortTaken                 the address cannot be listened on (a UsageError)
 ├── TooManyConnections        more clients than the server takes
@@ -25,6 +27,7 @@ ServingError                  the server could not do its work
     └── ModelNotServed        a model or version that this server does not run
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +107,30 @@ class DeadlineExceeded(ServingError):
         super().__init__(
             f"the deadline of the request was over {late_seconds:.3f} s before its turn came, so "
             "nothing was computed: allow more time, or send fewer requests at once."
+        )
+
+
+class ModelNotReady(ServingError):
+    """A model that this server should run, and cannot at this moment."""
+
+    def __init__(self, model: str, reason: str, load_seconds: float = 1.0) -> None:
+        self.model, self.reason = model, reason or "it is being loaded"
+        self.retry_after_seconds = max(1, math.ceil(load_seconds))
+        super().__init__(
+            f"model {model!r} does not answer now: {self.reason}. Send the request again in "
+            f"{self.retry_after_seconds} s."
+        )
+
+
+class ModelTooLarge(ServingError):
+    """A model that does not fit into the memory for models, whichever others leave."""
+
+    def __init__(self, model: str, size_bytes: int, budget_bytes: int) -> None:
+        self.model, self.size_bytes, self.budget_bytes = model, size_bytes, budget_bytes
+        super().__init__(
+            f"model {model!r} takes {size_bytes / 2**20:,.1f} MiB and cannot have them: all models "
+            f"together may take {budget_bytes / 2**20:,.0f} MiB; raise "
+            "HEADRACE_SERVER_MODEL_MEMORY_MB."
         )
 
 
@@ -252,6 +279,8 @@ HTTP_STATUS: dict[type[HeadraceError], int] = {
     FieldsRefused: 422,
     HeadTooLarge: 431,
     TooManyConnections: 503,
+    ModelNotReady: 503,
+    ModelTooLarge: 503,
     OnlineStoreFailing: 503,
     Overloaded: 503,
     DeadlineExceeded: 504,

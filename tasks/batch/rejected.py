@@ -1,12 +1,12 @@
 """Rows that cannot be scored: found a column at a time, named by their file, position and reason.
 
 What the server refuses in a request is rejected here: a request field that is null, no number, out
-of its bounds or beyond a 32-bit float; a moment that is null; a key that its entity's type cannot
-hold. Where the input holds the model's own inputs (``--features input``), a number that the model
-sees as it is may be missing, as in a request of raw features. Rejected too is what only a batch
-meets: a value of a text file that does not fit its column, an input of the model that is infinite,
-an answer that is no finite number. A missing feature is no reason: the model has learned what
-missing means.
+of its bounds, none of its values or beyond a 32-bit float; a moment that is null; a key that its
+entity's type cannot hold. Where the input holds the model's own inputs (``--features input``), a
+number that the model sees as it is may be missing, as in a request of raw features. Rejected too is
+what only a batch meets: a value of a text file that does not fit its column, an input of the model
+that is infinite, an answer that is no finite number. A missing feature is no reason: the model has
+learned what missing means.
 """
 
 from collections.abc import Callable, Iterator
@@ -121,6 +121,10 @@ def _problems(
     """Each thing that is wrong with some rows of a request field."""
     if column.null_count and not may_miss:
         yield _mask(pc.is_null(column)), "is null"
+    if field.one_of is not None and not pt.is_null(column.type):
+        known = pc.is_in(column, pa.array(field.one_of).cast(column.type))
+        words = ", ".join(map(repr, field.one_of))
+        yield _mask(pc.and_not(pc.is_valid(column), known)), f"is none of {words}"
     if field.dtype in ("string", "timestamp") or pt.is_null(column.type):
         return
     if pt.is_floating(column.type):

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from headrace.errors import SpecRefused, UnknownName
 from headrace.spec import Gate, LabelSource, ModelSpec, RequestField, load_spec, model_names
@@ -70,3 +71,17 @@ def test_every_model_of_the_project_loads():
 def test_an_unknown_model_lists_the_known_ones():
     with pytest.raises(UnknownName, match="no model is named 'flight_dealy'; did you mean"):
         load_spec("flight_dealy")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"dtype": "float64", "one_of": (1, 2)}, "this one is float64"),
+        ({"dtype": "int64", "one_of": ("a",)}, "this one is int64"),
+        ({"dtype": "string", "one_of": ("a",), "at_least": 1}, "either one_of or bounds"),
+        ({"dtype": "string", "one_of": ()}, "at least 1 item"),
+    ],
+)
+def test_values_that_are_listed_must_be_of_the_fields_type(fields, told):
+    with pytest.raises(ValidationError, match=told):
+        RequestField(name="size", description="size", **fields)

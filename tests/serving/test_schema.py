@@ -1,5 +1,7 @@
+import json
 from datetime import UTC, timedelta, timezone
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,6 +32,8 @@ PLAN = FeaturePlan(
         RequestField(name="seats", dtype="int64", description="seats", at_least=1, at_most=9),
         RequestField(name="colour", dtype="string", description="colour"),
         RequestField(name="weight", description="kilograms"),
+        RequestField(name="size", dtype="string", description="size", one_of=("small", "large")),
+        RequestField(name="wheels", dtype="int64", description="wheels", one_of=(2, 4)),
     ),
     inputs_from_request=("seats", "weight"),
     transforms=(),
@@ -42,13 +46,18 @@ GOOD = {
     "seats": 4,
     "colour": "red",
     "weight": 1.5,
+    "size": "small",
+    "wheels": 4,
 }
+NAMES = ["zone", "plate", "seats", "colour", "weight", "size", "wheels"]
+DECODER = msgspec.json.Decoder(list[SCHEMA.row_type])
 ANYTHING = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.text(max_size=5)
+    | st.sampled_from(["small", "large", 2, 4, 2.0, 9.0, 2**31, 2**63, 10**400])
     | st.lists(st.integers(), max_size=2)
     | st.dictionaries(st.text(max_size=2), st.integers(), max_size=2)
 )
@@ -63,11 +72,13 @@ def is_good(name, value):
         "seats": type(value) is int and 1 <= value <= 9,
         "colour": type(value) is str,
         "weight": number and abs(value) <= 3.4028234663852886e38,
+        "size": type(value) is str and value in ("small", "large"),
+        "wheels": type(value) is int and value in (2, 4),
     }
     return oracle[name]
 
 
-@given(st.sampled_from(["zone", "plate", "seats", "colour", "weight"]), ANYTHING)
+@given(st.sampled_from(NAMES), ANYTHING)
 def test_a_value_is_taken_or_refused_as_the_plain_rules_say(name, value):
     rows = [GOOD, GOOD | {name: value}]
     if is_good(name, value):
@@ -76,6 +87,42 @@ def test_a_value_is_taken_or_refused_as_the_plain_rules_say(name, value):
         with pytest.raises(FieldsRefused) as refused:
             SCHEMA.rows(rows)
         assert [(p.row, p.field) for p in refused.value.problems] == [(1, name)]
+
+
+@given(st.sampled_from(NAMES), ANYTHING)
+def test_what_the_decoder_takes_is_what_the_full_check_takes_but_for_null(name, value):
+    if isinstance(value, float) and not np.isfinite(value):
+        return  # JSON cannot say it
+    try:
+        typed = DECODER.decode(json.dumps([GOOD | {name: value}]))
+    except msgspec.MsgspecError:
+        assert value is None or not is_good(name, value)
+        return
+    assert is_good(name, value)
+    given, wanted = SCHEMA.rows(typed), SCHEMA.rows([GOOD | {name: value}])
+    assert given.keys == wanted.keys
+    assert given.at == wanted.at
+    assert {n: c.tolist() for n, c in given.request.items()} == {
+        n: c.tolist() for n, c in wanted.request.items()
+    }
+
+
+def test_decoded_rows_and_dictionaries_may_stand_in_one_batch():
+    typed = DECODER.decode(json.dumps([GOOD | {"seats": 7}]))
+    rows = SCHEMA.rows([GOOD, *typed, GOOD | {"plate": None}])
+    assert rows.request["seats"].tolist() == [4, 7, 4]
+    assert rows.keys["plate"] == ["AB", "AB", None]
+
+
+def test_a_decoded_row_with_a_wrong_moment_is_named():
+    typed = DECODER.decode(json.dumps([GOOD, GOOD | {"asked_at": "noon"}]))
+    with pytest.raises(FieldsRefused, match='row 1: asked_at = "noon" is not a time'):
+        SCHEMA.rows(typed)
+
+
+def test_an_unknown_value_is_told_the_known_ones():
+    with pytest.raises(FieldsRefused, match='size = "huge" is not known; write one of "small"'):
+        SCHEMA.rows([GOOD | {"size": "huge"}])
 
 
 @given(
