@@ -67,6 +67,15 @@ def require_release(root: str, endpoint: str) -> Release:
     return release
 
 
+def read_release(root: str, endpoint: str, revision: int) -> Release:
+    """Return one revision.
+
+    Raises:
+        FileNotFoundError: if there is none of that number.
+    """
+    return _read(_folder(root, endpoint), revision)
+
+
 def history(root: str, endpoint: str) -> list[Release]:
     """Every revision, oldest first."""
     folder = _folder(root, endpoint)

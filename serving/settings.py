@@ -21,7 +21,17 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    endpoint: str = Field("flight_delay", description="endpoint whose release is served")
+    endpoint: str = Field(
+        "flight_delay",
+        description="endpoints whose releases are served, separated by commas; the first answers "
+        "where a request names none",
+    )
+    model_memory_mb: int = Field(
+        0,
+        ge=0,
+        description="MiB that all models may take together; those used least recently leave; 0: "
+        "no limit",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     max_body_bytes: int = Field(
@@ -96,8 +106,13 @@ class ServerSettings(BaseSettings):
 
     @field_validator("endpoint")
     @classmethod
-    def _is_a_name(cls, endpoint: str) -> str:
-        return checked_name("endpoint", endpoint)
+    def _are_names(cls, endpoint: str) -> str:
+        return ",".join(checked_name("endpoint", name.strip()) for name in endpoint.split(","))
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints to serve, each once, in the order given."""
+        return tuple(dict.fromkeys(self.endpoint.split(",")))
 
 
 def load_server_settings(**overrides: object) -> ServerSettings:

@@ -18,6 +18,7 @@ from headrace.bundle import (
     model_file,
     write_bundle,
 )
+from headrace.chain import newest
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead, pin
 from headrace.release import move_release
 from headrace.spec import DriftPolicy, RequestField
@@ -26,7 +27,9 @@ from monitoring.inference_log import InferenceLog
 from serving.app import create_app
 from serving.dataplane import STATUS_NAMES
 from serving.endpoint import Endpoint
+from serving.loading import ModelLoader
 from serving.predictor import golden_table
+from serving.repository import ModelRepository
 from serving.settings import ServerSettings
 
 ENDPOINT = "flight_delay"
@@ -146,7 +149,6 @@ class Store:
     root: str
     manifest: BundleManifest
     bundle_files: object
-    revision: int = 0
     digests: list = field(default_factory=list)
 
     def bundle(self, seed=0, **changes):
@@ -154,11 +156,12 @@ class Store:
         files = self.bundle_files(seed, **changes)
         return write_bundle(f"{self.root}/bundles", manifest, files)
 
-    def release(self, digest):
+    def release(self, digest, endpoint=ENDPOINT):
+        """Move ``endpoint`` to ``digest``; revisions of other endpoints are theirs alone."""
+        revision = newest(f"{self.root}/releases/{endpoint}")
         move_release(
-            self.root, ENDPOINT, champion=digest, expected=self.revision, by="test", reason="test"
+            self.root, endpoint, champion=digest, expected=revision, by="test", reason="test"
         )
-        self.revision += 1
         self.digests.append(digest)
         return digest
 
@@ -219,6 +222,22 @@ def endpoint(store, open_reader):
     """An endpoint at revision 1."""
     store.release(store.bundle())
     return Endpoint(store.root, ENDPOINT, open_reader, poll_seconds=0.02)
+
+
+@pytest.fixture
+def loader(store, open_reader):
+    """Loads the models of the store, in this process, without a trial."""
+    return ModelLoader(store.root, open_reader)
+
+
+@pytest.fixture
+def repository(store, loader):
+    """A repository of one endpoint, at revision 1."""
+    if not store.digests:
+        store.release(store.bundle())
+    repository = ModelRepository([ENDPOINT], loader, poll_seconds=0.02)
+    yield repository
+    repository.close()
 
 
 @pytest.fixture

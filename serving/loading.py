@@ -1,0 +1,130 @@
+"""From a release to a model that may answer: tried, loaded, proven, warmed and measured."""
+
+import logging
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headrace.errors import HeadraceError
+from headrace.plan import FeaturePlan
+from headrace.release import Release
+from serving.dataplane import FeatureReader, ServedModel
+from serving.predictor import Predictor, load_predictor
+from serving.runtimes.device import DeviceChoice
+from serving.schema import RequestSchema
+
+_WARM_ROWS = (1, 8, 64, 256)
+"""Batches as they come: the first call of each size pays for memory that later ones find."""
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that may answer, and what it took."""
+
+    model: ServedModel
+    size_bytes: int
+    """Its files and what loading them took in memory: measured, not estimated."""
+    seconds: float
+    """From the first byte read to the last warm-up."""
+
+
+@dataclass(frozen=True)
+class ModelLoader:
+    """Loads models of one storage root."""
+
+    storage_uri: str
+    """The root that holds ``releases/`` and ``bundles/``."""
+    open_reader: Callable[[FeaturePlan], FeatureReader]
+    """Opens the online store for a plan."""
+    device: DeviceChoice = "cpu"
+    threads: int = 1
+    """Cores that one ``predict`` may use; 0: all."""
+
+    def load(self, release: Release, make_room: Callable[[int], None]) -> Loaded:
+        """Return the model of ``release``, ready to answer.
+
+        Args:
+            release: names the bundle.
+            make_room: called with the model's size in bytes before it is kept.
+
+        Raises:
+            BundleRefused: if the bundle does not prove itself.
+            HeadraceError: if storage or online store cannot be asked; trying again may do.
+        """
+        begun, before = time.perf_counter(), memory_bytes()
+        predictor = load_predictor(
+            f"{self.storage_uri}/bundles",
+            release.champion,
+            threads=self.threads,
+            device=self.device,
+        )
+        size = size_bytes(predictor, before)
+        make_room(size)
+        reader = self.open_reader(predictor.plan)
+        model = ServedModel(release, predictor, reader, RequestSchema(predictor.plan))
+        # Once the last request lets go of it. The event loop is where that happens, so it only
+        # hands the parts on: freeing a large model takes longer than a request may wait.
+        weakref.finalize(model, _free_elsewhere, [predictor, reader]).atexit = False
+        warm_up(model)
+        return Loaded(model, size, time.perf_counter() - begun)
+
+
+def warm_up(model: ServedModel) -> None:
+    """Let the model and its reader do once what requests will ask of them.
+
+    The model computes batches of several sizes; the reader connects by looking up one entity that
+    need not exist. A store that does not answer is no reason to refuse a model: requests of raw
+    features can be answered, and health tells of the store.
+    """
+    columns = len(model.predictor.columns)
+    for rows in _WARM_ROWS:
+        model.predictor.predict(np.zeros((rows, columns), np.float32))
+    try:
+        model.reader.read(*unknown_entity(model.predictor.plan))
+    except HeadraceError as error:
+        _logger.warning("model=%s warms up without features: %s", model.version, error)
+
+
+def unknown_entity(plan: FeaturePlan) -> tuple[dict[str, list[str | int | None]], np.ndarray]:
+    """The keys and the moment of a read that any store answers: an entity that need not exist."""
+    keys = {key.name: key for view in plan.views for key in view.join_keys}
+    wanted: dict[str, list[str | int | None]] = {
+        name: ["" if key.dtype == "STRING" else 0] for name, key in keys.items()
+    }
+    return wanted, np.array([time.time_ns() // 1000], "datetime64[us]")
+
+
+def _free_elsewhere(parts: list[Predictor | FeatureReader]) -> None:
+    threading.Thread(target=_free, args=(parts,), name="free-model", daemon=True).start()
+
+
+def _free(parts: list[Predictor | FeatureReader]) -> None:
+    for part in parts:
+        part.close()
+    parts.clear()
+
+
+def size_bytes(predictor: Predictor, before: int) -> int:
+    """What a model takes: its files, which may be mapped, and what loading it took in memory.
+
+    Args:
+        predictor: the model.
+        before: ``memory_bytes()`` before it was loaded.
+    """
+    files = sum(len(data) for data in predictor.bundle.files.values())
+    return files + max(0, memory_bytes() - before)
+
+
+def memory_bytes() -> int:
+    """The memory that this process has to itself, files that are mapped left out."""
+    told = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if told is None:
+        raise OSError("/proc/self/status has no RssAnon: Headrace serves on Linux 4.5 or newer")
+    return int(told[1]) * 1024
