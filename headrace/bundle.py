@@ -8,6 +8,7 @@ same inputs give the same digest, and the registry knows which runs made it.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from headrace import storage
 from headrace.errors import BundleRefused
+from headrace.mapped import Data, read_data
 from headrace.plan import FeaturePlan
 from headrace.spec import DriftPolicy, Part, Task
 from headrace.trainers import RuntimeName
@@ -80,10 +82,11 @@ class Bundle:
 
     digest: str
     manifest: BundleManifest
-    files: dict[str, bytes]
+    files: dict[str, Data]
+    """What each file beside ``bundle.json`` holds; a large one is a map of the file."""
 
     @property
-    def model(self) -> bytes:
+    def model(self) -> Data:
         """The model itself, in the format of its runtime."""
         return self.files[model_file(self.manifest.runtime)]
 
@@ -93,7 +96,7 @@ class Bundle:
         return _read_arrow(self.files[GOLDEN])
 
 
-def write_bundle(root: str, manifest: BundleManifest, files: dict[str, bytes]) -> str:
+def write_bundle(root: str, manifest: BundleManifest, files: Mapping[str, bytes]) -> str:
     """Write a bundle below ``root`` and return its digest.
 
     Safe to run twice: files are named by what they hold, and ``bundle.json`` comes last, so a
@@ -120,9 +123,13 @@ def read_bundle(root: str, digest: str) -> Bundle:
     names = file_names(manifest.runtime)
     if added := set(storage.list_names(folder)) - {MANIFEST, *names}:
         raise BundleRefused(digest, f"files were added: {', '.join(sorted(added))}")
-    files = {name: _read(folder, name, digest) for name in names}
-    for name, data in files.items():
-        if storage.sha256(data) != manifest.files.get(name):
+    files = {}
+    for name in names:
+        try:
+            files[name], found = read_data(f"{folder}/{name}")
+        except FileNotFoundError as error:
+            raise BundleRefused(digest, f"{name} is missing from {folder}") from error
+        if found != manifest.files.get(name):
             raise BundleRefused(digest, f"{name} was changed")
     return Bundle(digest, manifest, files)
 
@@ -135,7 +142,11 @@ def read_manifest(root: str, digest: str) -> BundleManifest:
     """
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise BundleRefused(digest, "its digest is not 64 hexadecimal digits")
-    document = _read(f"{root}/{digest}", MANIFEST, digest)
+    folder = f"{root}/{digest}"
+    try:
+        document = storage.read_bytes(f"{folder}/{MANIFEST}")
+    except FileNotFoundError as error:
+        raise BundleRefused(digest, f"{MANIFEST} is missing from {folder}") from error
     if storage.sha256(document) != digest:
         raise BundleRefused(digest, f"{MANIFEST} was changed")
     try:
@@ -152,15 +163,8 @@ def arrow_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _read_arrow(data: bytes) -> pa.Table:
+def _read_arrow(data: Data) -> pa.Table:
     return pa.ipc.open_file(pa.BufferReader(data)).read_all()
-
-
-def _read(folder: str, name: str, digest: str) -> bytes:
-    try:
-        return storage.read_bytes(f"{folder}/{name}")
-    except FileNotFoundError as error:
-        raise BundleRefused(digest, f"{name} is missing from {folder}") from error
 
 
 def _canonical(manifest: BundleManifest) -> bytes:

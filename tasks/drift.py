@@ -54,7 +54,7 @@ def compare_window(settings: Settings, model: str, current: Current) -> DriftRep
     """Compare a window with the bundle's reference profile. It writes nothing but its artifact."""
     bundle = read_bundle(settings.uri("bundles"), current.digest)
     try:
-        reference = Profile.from_bytes(bundle.files[REFERENCE])
+        reference = Profile.from_bytes(bytes(bundle.files[REFERENCE]))
     except ProfileRefused as error:
         raise BundleRefused(
             current.digest, f"{REFERENCE} is no drift profile: {error.reason}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headrace.mapped import Data
 from serving.errors import RuntimeFailed
 from serving.explanations.explanation import Scale
 from serving.runtimes.device import Device, DeviceChoice, choose_device
@@ -49,7 +50,7 @@ _SCALES: dict[str, Scale] = {
 class Booster:
     """One loaded model. Safe to call from several threads; they take turns."""
 
-    def __init__(self, model: bytes, *, threads: int = 1, device: DeviceChoice = "cpu") -> None:
+    def __init__(self, model: Data, *, threads: int = 1, device: DeviceChoice = "cpu") -> None:
         """Load a model.
 
         Args:
@@ -61,7 +62,7 @@ class Booster:
             RuntimeFailed: if XGBoost refuses the bytes.
             DeviceMissing: if ``cuda`` was asked for and cannot be used.
         """
-        if not model.startswith(b"{"):  # XGBoost would end the whole process on empty bytes
+        if model[:1] != b"{":  # XGBoost would end the whole process on empty bytes
             raise RuntimeFailed("load the model", f"{len(model)} bytes that are not UBJSON")
         self._library = _library()
         self.device: Device = choose_device(
@@ -77,8 +78,13 @@ class Booster:
         self._free = weakref.finalize(self, self._library.XGBoosterFree, self._handle)
         self._call("set nthread", "XGBoosterSetParam", self._handle, b"nthread", b"%d" % threads)
         self._call("set device", "XGBoosterSetParam", self._handle, b"device", self.device.encode())
+        held = np.frombuffer(model, np.uint8)  # XGBoost reads it in place and keeps nothing of it
         self._call(
-            "load the model", "XGBoosterLoadModelFromBuffer", self._handle, model, len(model)
+            "load the model",
+            "XGBoosterLoadModelFromBuffer",
+            self._handle,
+            held.ctypes.data,
+            len(held),
         )
         self.columns = self._number_of_columns()
         self.scale: Scale = _SCALES.get(self._objective(), "margin")
@@ -220,7 +226,7 @@ def _library() -> ctypes.CDLL:
     library.XGBoosterCreate.argtypes = [pointer, size, pointer]
     library.XGBoosterFree.argtypes = [pointer]
     library.XGBoosterSetParam.argtypes = [pointer, ctypes.c_char_p, ctypes.c_char_p]
-    library.XGBoosterLoadModelFromBuffer.argtypes = [pointer, ctypes.c_char_p, size]
+    library.XGBoosterLoadModelFromBuffer.argtypes = [pointer, pointer, size]
     library.XGBoosterGetNumFeature.argtypes = [pointer, pointer]
     library.XGBoosterPredictFromDense.argtypes = [
         pointer,

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, ValidationError
 
+from headrace.mapped import Data
 from headrace.part import Part
 from serving.errors import RuntimeFailed
 from serving.runtimes.device import Device
@@ -42,7 +43,7 @@ class EnsembleRuntime:
     """One loaded ensemble. Safe to call from several threads."""
 
     def __init__(
-        self, model: bytes, *, columns: Sequence[str], member: Callable[[str], Member]
+        self, model: Data, *, columns: Sequence[str], member: Callable[[str], Member]
     ) -> None:
         """Load an ensemble and its members.
 
@@ -56,7 +57,7 @@ class EnsembleRuntime:
             BundleRefused: if a member is.
         """
         try:
-            self._document = EnsembleDocument.model_validate_json(model)
+            self._document = EnsembleDocument.model_validate_json(bytes(model))
         except ValidationError as error:
             raise RuntimeFailed(
                 "load the model", f"it is of another format: {error}", library=LIBRARY

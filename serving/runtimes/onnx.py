@@ -18,6 +18,7 @@ import onnxruntime as ort  # noqa: TID253  (this module is imported for ONNX bun
 from google.protobuf.message import DecodeError, Message
 
 from headrace.gpu import gpu_memory_bytes
+from headrace.mapped import Data
 from serving.errors import RuntimeFailed
 from serving.runtimes import blocks
 from serving.runtimes.device import Device, DeviceChoice, choose_device
@@ -42,7 +43,7 @@ class OnnxRuntime:
 
     def __init__(
         self,
-        model: bytes,
+        model: Data,
         *,
         rows: np.ndarray | None = None,
         threads: int = 1,
@@ -52,7 +53,7 @@ class OnnxRuntime:
         """Load a model.
 
         Args:
-            model: a serialised ``onnx.ModelProto``.
+            model: a serialised ``onnx.ModelProto``, at most 2 GB as protobuf has it.
             rows: typical inputs, to find out which block sizes answer with the same bits; None:
                 only the largest block is used, which is slow for single rows.
             threads: how many blocks are computed at a time; 0: one a core. ONNX Runtime itself has
@@ -64,14 +65,15 @@ class OnnxRuntime:
             RuntimeFailed: if the bytes are no such model.
             DeviceMissing: if ``cuda`` was asked for and cannot be used.
         """
-        _refuse_what_reaches_outside(model)
+        data = bytes(model)  # both libraries below parse a copy for themselves
+        _refuse_what_reaches_outside(data)
         self.device: Device = choose_device(
             device,
             library=LIBRARY,
             builds_cuda="CUDAExecutionProvider" in ort.get_available_providers(),
             remedy="install onnxruntime-gpu of the same version in the place of onnxruntime",
         )
-        self._session: ort.InferenceSession | None = _open(model, self.device, memory_share)
+        self._session: ort.InferenceSession | None = _open(data, self.device, memory_share)
         self._input, self._output, self.columns = _signature(self._session)
         self._sizes: tuple[int, ...] = blocks.SIZES[:1]
         self._pool = _pool(threads) if self.device == "cpu" else None

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from headrace.mapped import Data
 from headrace.trainers import RuntimeName
 from serving.errors import RuntimeFailed
 from serving.runtimes.device import Device, DeviceChoice
@@ -79,8 +80,8 @@ class Opening:
     """The share of a GPU's memory that the runtime may take."""
 
 
-def open_runtime(name: RuntimeName, model: bytes, opening: Opening) -> Runtime:
-    """Return the runtime of a model, given as the verified bytes of its file.
+def open_runtime(name: RuntimeName, model: Data, opening: Opening) -> Runtime:
+    """Return the runtime of a model, given as what its verified file holds.
 
     Raises:
         RuntimeFailed: if its library refuses the bytes, or is not installed.
@@ -90,13 +91,13 @@ def open_runtime(name: RuntimeName, model: bytes, opening: Opening) -> Runtime:
     return _OPENERS[name](model, opening)
 
 
-def _open_xgboost(model: bytes, opening: Opening) -> Runtime:
+def _open_xgboost(model: Data, opening: Opening) -> Runtime:
     from serving.runtimes.xgboost import XGBoostRuntime
 
     return XGBoostRuntime(model, threads=opening.threads, device=opening.device)
 
 
-def _open_onnx(model: bytes, opening: Opening) -> Runtime:
+def _open_onnx(model: Data, opening: Opening) -> Runtime:
     try:
         from serving.runtimes.onnx import OnnxRuntime
     except ModuleNotFoundError as error:
@@ -112,13 +113,13 @@ def _open_onnx(model: bytes, opening: Opening) -> Runtime:
     )
 
 
-def _open_ensemble(model: bytes, opening: Opening) -> Runtime:
+def _open_ensemble(model: Data, opening: Opening) -> Runtime:
     from serving.runtimes.ensemble import EnsembleRuntime
 
     return EnsembleRuntime(model, columns=opening.columns, member=opening.member)
 
 
-_OPENERS: dict[RuntimeName, Callable[[bytes, Opening], Runtime]] = {
+_OPENERS: dict[RuntimeName, Callable[[Data, Opening], Runtime]] = {
     "xgboost": _open_xgboost,
     "onnx": _open_onnx,
     "ensemble": _open_ensemble,

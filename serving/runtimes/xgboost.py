@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headrace.mapped import Data
 from serving.errors import RuntimeFailed
 from serving.explanations.explanation import Scale
 from serving.runtimes.booster import Booster
@@ -32,7 +33,7 @@ class XGBoostRuntime:
 
     def __init__(
         self,
-        model: bytes,
+        model: Data,
         *,
         threads: int = 1,
         device: DeviceChoice = "cpu",
@@ -143,7 +144,7 @@ class XGBoostRuntime:
         forest, least = self._fast
         return forest if rows >= least else None
 
-    def _make_fast(self, model: bytes) -> None:
+    def _make_fast(self, model: Data) -> None:
         """Let the kernel answer once it is compiled, covers the model, and has proven itself."""
         try:
             forest = Forest(read_model(model), load_kernel(), threads=self._threads)

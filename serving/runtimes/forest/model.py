@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.mapped import Data
 from serving.errors import ServingError
 from serving.runtimes.forest.ubjson import NotUbjson, read_ubjson
 
@@ -79,7 +80,7 @@ class ForestModel:
     columns: int
 
 
-def read_model(model: bytes) -> ForestModel:
+def read_model(model: Data) -> ForestModel:
     """Read a model in XGBoost's UBJSON or JSON.
 
     Raises:
@@ -91,9 +92,9 @@ def read_model(model: bytes) -> ForestModel:
         raise NotCovered(f"it is not written as XGBoost 3 writes: {error!r}") from error
 
 
-def _read(model: bytes) -> ForestModel:
+def _read(model: Data) -> ForestModel:
     # JSON and UBJSON both begin with a brace; a quoted name follows in JSON alone.
-    document = json.loads(model) if model[1:2] in b'"\n ' else read_ubjson(model)
+    document = json.loads(bytes(model)) if model[1:2] in b'"\n ' else read_ubjson(model)
     learner = document["learner"]
     booster = learner["gradient_booster"]
     weights = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.mapped import Data
 from serving.errors import ServingError
 
 _NUMBERS = {
@@ -34,7 +35,7 @@ class NotUbjson(ServingError):
         super().__init__(f"byte {at}: {why}")
 
 
-def read_ubjson(data: bytes) -> Any:
+def read_ubjson(data: Data) -> Any:
     r"""Return the document: dicts, lists, strings, numbers, and NumPy arrays for typed lists.
 
     Raises:
@@ -51,7 +52,7 @@ def read_ubjson(data: bytes) -> Any:
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Data) -> None:
         self._data, self.at = data, 0
 
     def marker(self) -> bytes:
