@@ -24,6 +24,7 @@ ServingError                  the server could not do its work
     ├── BodyTooLarge          more bytes or rows than the server takes
     ├── BodyTooSlow           a body that did not arrive in time
     ├── FieldsRefused         well-formed JSON with wrong fields or values
+    ├── ModelControlOff       models are loaded and unloaded by nobody who calls
     └── ModelNotServed        a model or version that this server does not run
 """
 
@@ -137,8 +138,10 @@ class ModelTooLarge(ServingError):
 class OnlineStoreFailing(ServingError):
     """Features cannot be read now."""
 
-    def __init__(self, reason: object) -> None:
+    def __init__(self, reason: object, *, of_rows: bool = False) -> None:
         self.reason = reason
+        self.of_rows = of_rows
+        """Whether it lies in what certain rows ask: others can be read."""
         super().__init__(
             f"features cannot be read: {reason} Requests of raw features are still answered."
         )
@@ -268,15 +271,29 @@ class ModelNotServed(RequestRefused):
         super().__init__(f"{kind} {asked!r} is not served here; this server runs {served!r}.")
 
 
+class ModelControlOff(RequestRefused):
+    """Models of this server are loaded and unloaded by nobody who calls it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "models are not loaded or unloaded by callers here: "
+            "HEADRACE_SERVER_MODEL_CONTROL=true would allow it."
+        )
+
+
 HTTP_STATUS: dict[type[HeadraceError], int] = {
     HeadRefused: 400,
     BodyRefused: 400,
+    ModelControlOff: 403,
     ModelNotServed: 404,
+    UnknownName: 404,
     HeadTooSlow: 408,
     BodyTooSlow: 408,
+    BundleRefused: 409,
     BodyTooLarge: 413,
     EncodingRefused: 415,
     FieldsRefused: 422,
+    NameRefused: 422,
     HeadTooLarge: 431,
     TooManyConnections: 503,
     ModelNotReady: 503,

@@ -5,7 +5,7 @@ an error. Both are made once for every request of the hot path, so they hold ref
 else: an answer points at the rows of its batch, and cuts them out only when it is asked for them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from featurestore.freshness import ReadStatus
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
-    from serving.dataplane import ServedModel
     from serving.schema import Rows
+    from serving.served import ServedModel
 
 Overrides = Mapping[str, Mapping[int, float]]
 """By model column, or by column that is read: the value of each row that brings its own."""
@@ -54,6 +54,9 @@ class Query:
     """Who is told; the data plane sets it, and takes it away once told."""
     problems: dict[int, HeadraceError] | None = None
     """What the data plane found wrong with rows of a partial query."""
+    places: np.ndarray | None = None
+    """Where in its batch each row of a partial query with bad ones stands, counted from its first;
+    -1 for a bad one: int64, shape (rows,)."""
 
     def drop(self) -> None:
         """Forget it, on the loop's thread: nobody is told, and what has not begun is not computed.
@@ -84,28 +87,11 @@ class Computed:
 class Answer:
     """One query's rows of a batch; what is asked for is cut out of it."""
 
-    __slots__ = ("_batch", "_begin", "_end", "_places", "query")
+    __slots__ = ("_batch", "_begin", "_end", "query")
 
-    def __init__(
-        self,
-        query: Query,
-        batch: Computed,
-        begin: int,
-        end: int,
-        places: np.ndarray | None = None,
-    ) -> None:
-        """Answer ``query`` with rows ``begin`` until ``end`` of ``batch``.
-
-        Args:
-            query: whose answer it is.
-            batch: what was computed.
-            begin: first row.
-            end: row after the last one.
-            places: for a partial query with bad rows, int64, shape (query.rows,): where in the
-                batch each row stands, -1 for a bad one.
-        """
+    def __init__(self, query: Query, batch: Computed, begin: int, end: int) -> None:
+        """Answer ``query`` with rows ``begin`` until ``end`` of ``batch``."""
         self.query, self._batch, self._begin, self._end = query, batch, begin, end
-        self._places = places
 
     @property
     def model(self) -> "ServedModel":
@@ -115,10 +101,10 @@ class Answer:
     @property
     def values(self) -> list[float | None]:
         """One prediction a row; None where the row has none."""
-        if self._places is None:
-            return self._batch.values[self._begin : self._end]
-        values = self._batch.values
-        return [None if place < 0 else values[place] for place in self._places.tolist()]
+        values = self._batch.values[self._begin : self._end]
+        if (places := self.query.places) is None:
+            return values
+        return [None if place < 0 else values[place] for place in places.tolist()]
 
     @property
     def predictions(self) -> np.ndarray:
@@ -159,15 +145,17 @@ class Answer:
         return self.query.problems or {}
 
     def _rows(self, column: np.ndarray, nothing: Any) -> np.ndarray:
-        if self._places is None:
-            return column[self._begin : self._end]
-        found = np.full((len(self._places), *column.shape[1:]), nothing, column.dtype)
-        good = self._places >= 0
-        found[good] = column[self._places[good]]
+        column = column[self._begin : self._end]
+        if (places := self.query.places) is None:
+            return column
+        found = np.full((len(places), *column.shape[1:]), nothing, column.dtype)
+        good = places >= 0
+        found[good] = column[places[good]]
         return found
 
 
-Done = Callable[[Query, "Answer | HeadraceError"], None]
+Outcome = Answer | HeadraceError
+Done = Callable[[Query, Outcome], None]
 """Who is told what became of a query; called on the loop, exactly once unless it was dropped."""
 
 
@@ -175,8 +163,3 @@ def is_degraded(statuses: Mapping[str, np.ndarray]) -> bool:
     """Whether any read of these could not be asked of the online store."""
     unavailable = int(ReadStatus.UNAVAILABLE)
     return any(unavailable in codes.tobytes() for codes in statuses.values())
-
-
-def all_rows(queries: Sequence[Query]) -> int:
-    """How many rows these queries have together."""
-    return sum([query.rows for query in queries])

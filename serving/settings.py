@@ -57,6 +57,10 @@ class ServerSettings(BaseSettings):
     max_connections: int = Field(
         10_000, ge=1, le=1_000_000, description="most connections of one process at a time"
     )
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port of gRPC; 0: any free one; without it, no gRPC"
+    )
+    model_control: bool = Field(True, description="let callers load and unload models")
     workers: int = Field(1, ge=1, le=1024, description="processes that share the port")
     trusted_proxies: str = Field(
         "",
@@ -65,6 +69,18 @@ class ServerSettings(BaseSettings):
     access_log: bool = Field(False, description="log a line for every request")
     slow_seconds: float = Field(1.0, gt=0, description="log requests that took longer")
     log_format: Literal["text", "json"] = Field("text", description="how a line of the log looks")
+    max_batch_rows: int = Field(
+        4_096, ge=1, le=1_000_000, description="most rows of several requests computed together"
+    )
+    max_waiting: int = Field(
+        10_000, ge=1, le=1_000_000, description="requests that may wait for one model; more get 503"
+    )
+    max_wait_seconds: float = Field(
+        0.1, gt=0, le=60, description="requests that would wait longer for their model get 503"
+    )
+    on_not_finite: Literal["refuse", "null"] = Field(
+        "refuse", description="a prediction of NaN or infinity is an error (500), or null"
+    )
     poll_seconds: float = Field(1.0, gt=0, le=60, description="how often to look at the release")
     drain_seconds: int = Field(10, ge=0, description="how long requests may take to end on SIGTERM")
     store_deadline_seconds: float = Field(
