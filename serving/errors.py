@@ -32,7 +32,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace.errors import HeadraceError, UsageError
+from headrace.errors import BundleRefused, HeadraceError, NameRefused, UnknownName, UsageError
 
 
 class ServingError(HeadraceError):
@@ -276,8 +276,8 @@ class ModelControlOff(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__(
-            "models are not loaded or unloaded by callers here: "
-            "HEADRACE_SERVER_MODEL_CONTROL=true would allow it."
+            "callers may not load or unload models here; "
+            "HEADRACE_SERVER_MODEL_CONTROL=true would let them."
         )
 
 

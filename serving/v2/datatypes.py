@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest number that a model sees: models compute in 32-bit floats."""
+from serving.fields import FLOAT32
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,8 @@ class Datatype:
     """The Python types of its JSON values; null is a missing value of any datatype."""
     wire: np.dtype[Any] | None = None
     """Its little-endian bytes; None for BYTES, whose elements have lengths of their own."""
-    low: float = -LARGEST
-    high: float = LARGEST
+    low: float = -FLOAT32
+    high: float = FLOAT32
     """Bounds of its values; a float must fit the 32-bit float that the model sees."""
 
     @property

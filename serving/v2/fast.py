@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from serving.dataplane import ServedModel
-from serving.v2.datatypes import LARGEST
+from serving.fields import FLOAT32
+from serving.served import ServedModel
 from serving.v2.inputs import FEATURES
 
-_Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+_Number = Annotated[float, msgspec.Meta(ge=-FLOAT32, le=FLOAT32)]
 _Id = Annotated[str, msgspec.Meta(max_length=1024)]
 Features = list[float | None] | np.ndarray
 
