@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import httptools
 
-from serving.errors import HeadRefused
+from serving.errors import BodyTooLarge, HeadRefused, HeadTooLarge
 from serving.http.codec import Codec, Head, sane_request_id
+from serving.http.limits import Limits
 
 _V2 = re.compile(r"/v2/models/([^/%?]+)(?:/versions/([^/%?]+))?/infer")
 _MOST_KEPT, _LONGEST_KEPT = 1024, 4096
@@ -46,19 +47,23 @@ class HotHead:
     length: int
     """How many bytes follow."""
     keep_alive: bool
+    forwarded_for: str | None = None
 
 
 class Heads:
     """Reads heads, and keeps those of hot requests: the next one of equal bytes costs a look-up."""
 
-    def __init__(self, paths: Mapping[str, Codec], v2: Codec | None = None) -> None:
+    def __init__(
+        self, paths: Mapping[str, Codec], v2: Codec | None = None, *, limits: Limits
+    ) -> None:
         """Know the hot routes.
 
         Args:
             paths: the codec of each path that is hot.
             v2: the codec of ``/v2/models/{name}/infer`` and of its versions.
+            limits: how large head and body may be.
         """
-        self._paths, self._v2 = paths, v2
+        self._paths, self._v2, self._limits = paths, v2, limits
         self._kept: dict[bytes, HotHead] = {}
         self.kept = self._kept.get
         """The hot request of a head that was seen before, by its bytes; None for a new one."""
@@ -68,12 +73,28 @@ class Heads:
 
         Raises:
             HeadRefused: if it is not a head of HTTP/1.1 or 1.0, or can be read in two ways.
+            HeadTooLarge: if it is.
+            BodyTooLarge: if it announces more than the limit.
         """
+        self.check_size(raw)
         head = read_head(raw)
         hot = self._hot(head)
+        self._check_length(head, hot)
         if hot and hot.head.request_id is None and hot.head.traceparent is None:
             self._keep(raw, hot)
         return head, hot
+
+    def check_size(self, raw: bytes) -> None:
+        """Raise ``HeadTooLarge`` for a head, or the beginning of one, beyond the limit."""
+        if len(raw) > self._limits.header_bytes:
+            raise HeadTooLarge(self._limits.header_bytes)
+
+    def _check_length(self, head: RequestHead, hot: HotHead | None) -> None:
+        # What is not hot has limits of its own, and this is the most of any.
+        is_json = hot is not None and hot.head.header_length is None
+        limit = self._limits.body_bytes if is_json else self._limits.binary_bytes
+        if head.length is not None and head.length > limit:
+            raise BodyTooLarge(f"a body of {head.length:,} bytes", limit, "bytes")
 
     def _keep(self, raw: bytes, hot: HotHead) -> None:
         if len(raw) > _LONGEST_KEPT:
@@ -94,7 +115,8 @@ class Heads:
         if codec is None or request.length is None:
             return None
         head = codec_head(request.target, headers, name=name, version=version)
-        return HotHead(codec, head, request.length, request.keep_alive)
+        forwarded_for = headers.get("x-forwarded-for")
+        return HotHead(codec, head, request.length, request.keep_alive, forwarded_for)
 
 
 def codec_head(
