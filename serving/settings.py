@@ -104,6 +104,31 @@ class ServerSettings(BaseSettings):
         20_000, ge=1, description="rows that may wait; further ones are dropped and counted"
     )
 
+    jobs_store: str = Field(
+        "",
+        description="where asynchronous jobs are kept: a SQLite file, redis://host:port/database, "
+        "or 'off'; in the home folder if empty",
+    )
+    jobs_max_queued: int = Field(
+        100, ge=1, le=100_000, description="jobs of one model that may wait; more get 503"
+    )
+    jobs_max_rows: int = Field(100_000, ge=1, le=10_000_000, description="most rows in one job")
+    jobs_max_body_bytes: int = Field(
+        50_000_000, ge=1_000, le=1_000_000_000, description="largest body of a job"
+    )
+    jobs_part_rows: int = Field(
+        256, ge=1, le=512, description="rows of a job that are computed together"
+    )
+    jobs_lease_seconds: float = Field(
+        10.0,
+        ge=0.5,
+        le=3600,
+        description="how long a job waits for a process that gives no sign of life",
+    )
+    jobs_keep_seconds: float = Field(
+        86_400.0, gt=0, le=31_536_000, description="how long a job is kept after it has ended"
+    )
+
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models compute; auto: on a GPU where their library can use one"
     )

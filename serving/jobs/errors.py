@@ -7,8 +7,11 @@ ServingError
     ├── JobNotFound           no job of that id, or not any more
     ├── JobNotDone            a result was asked for that is not there
     ├── JobEnded              a job cannot be cancelled any more
-    └── KeyReused             one idempotency key for two different jobs
+    ├── KeyReused             one idempotency key for two different jobs
+    └── FormatNotOffered      a result was asked for in a format that is not offered
 """
+
+from collections.abc import Sequence
 
 from serving.errors import HTTP_STATUS, RequestRefused, ServingError
 
@@ -28,7 +31,7 @@ class QueueFull(ServingError):
     """As many jobs of a model wait as may."""
 
     def __init__(self, model: str, queued: int) -> None:
-        self.model, self.queued = model, queued
+        self.model, self.queued, self.retry_after_seconds = model, queued, 5
         super().__init__(
             f"{queued:,} jobs of {model!r} are queued, which is all that may: try again later, "
             "or raise HEADRACE_SERVER_JOBS_MAX_QUEUED."
@@ -79,9 +82,21 @@ class KeyReused(RequestRefused):
         )
 
 
+class FormatNotOffered(RequestRefused):
+    """A result was asked for in a format that is not offered."""
+
+    def __init__(self, accept: str, offered: Sequence[str]) -> None:
+        self.accept, self.offered = accept, tuple(offered)
+        super().__init__(
+            f"Accept: {accept[:100]} names no format of a result; the formats are "
+            f"{', '.join(self.offered)}."
+        )
+
+
 HTTP_STATUS.update(
     {
         JobNotFound: 404,
+        FormatNotOffered: 406,
         JobNotDone: 409,
         JobEnded: 409,
         KeyReused: 422,

@@ -59,6 +59,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     parts: int
     """In how many parts its rows are kept and computed."""
+    part_rows: int
+    """Rows of each part but the last."""
     request_id: str
     body_sha256: str
     idempotency_key: str | None = None
@@ -70,6 +72,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Why it failed, expired or was cancelled."""
     attempts: int = 0
     """How often it was claimed since its last part was kept."""
+    owner: str | None = None
+    """Which claim it is: random, so that a process knows its own change from another's."""
     lease_until: float = 0.0
     """Until when the process that claimed it is believed to live."""
     started_at: float | None = None
@@ -98,9 +102,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             return self.ended_at or 0.0
         return self.rank if self.shelf is Shelf.QUEUED else self.lease_until
 
+    def seconds_left(self, now: float) -> float:
+        """How long until its deadline: below zero when it has passed, infinity without one."""
+        return float("inf") if self.deadline is None else self.deadline - now
+
     def is_late(self, now: float) -> bool:
         """Whether its deadline has passed."""
-        return self.deadline is not None and now > self.deadline
+        return self.seconds_left(now) < 0
 
     def with_(self, **changes: object) -> "Job":
         """The next version of it, with ``changes``."""

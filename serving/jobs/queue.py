@@ -6,6 +6,7 @@ cancelled, changes nothing any more: its next change is refused, and it lets go.
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,13 +29,29 @@ class Limits:
     keep_seconds: float
 
 
+class JobEvents:
+    """What becomes of jobs, for whoever counts it; called on any thread."""
+
+    def began(self, job: Job, waited_seconds: float) -> None:
+        """A job was claimed for the first time."""
+
+    def ended(self, job: Job) -> None:
+        """A job has ended, in whichever way."""
+
+
 class JobQueue:
     """Jobs as their callers and their runners change them; safe to call from several threads."""
 
     def __init__(
-        self, store: JobStore, limits: Limits, *, clock: Callable[[], float] = time.time
+        self,
+        store: JobStore,
+        limits: Limits,
+        *,
+        events: JobEvents | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.limits, self._clock = store, limits, clock
+        self._events = events or JobEvents()
 
     def submit(
         self,
@@ -42,6 +59,7 @@ class JobQueue:
         parts: Sequence[bytes],
         *,
         rows: int,
+        part_rows: int,
         priority: Priority = Priority.NORMAL,
         deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
@@ -53,6 +71,7 @@ class JobQueue:
             model: the endpoint that computes it.
             parts: its rows, in parts that are computed one after the other.
             rows: how many there are in all.
+            part_rows: how many are in each part but the last.
             priority: how long more urgent jobs may go before it.
             deadline_seconds: from now; what is not computed by then never is.
             idempotency_key: the caller's name of this job: sent twice, it is one job.
@@ -70,6 +89,7 @@ class JobQueue:
             submitted_at=now,
             rows=rows,
             parts=len(parts),
+            part_rows=part_rows,
             request_id=request_id,
             body_sha256=_sha256(parts),
             idempotency_key=idempotency_key,
@@ -105,7 +125,7 @@ class JobQueue:
 
         Args:
             models: the endpoints that this process can compute.
-            before: only jobs with a lower rank than that.
+            before: only jobs of a lower rank than that.
         """
         now = self._clock()
         for job in self._candidates(models, now, before):
@@ -118,9 +138,12 @@ class JobQueue:
                 job,
                 state=State.RUNNING,
                 attempts=job.attempts + 1,
+                owner=secrets.token_hex(8),
                 started_at=job.started_at or now,
                 lease_until=now + self.limits.lease_seconds,
             ):
+                if job.started_at is None:
+                    self._events.began(claimed, now - claimed.submitted_at)
                 return claimed
         return None
 
@@ -156,7 +179,10 @@ class JobQueue:
         """End a job; None if somebody else has changed it meanwhile."""
         if state is State.EXPIRED:
             reason = f"{job.parts_done} of {job.parts} parts were done at its deadline"
-        return self._change(job, state=state, reason=reason, ended_at=self._clock())
+        ended = self._change(job, state=state, reason=reason, ended_at=self._clock())
+        if ended is not None:
+            self._events.ended(ended)
+        return ended
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job that waits or runs; the process that computes it stops at its next part.
@@ -186,15 +212,15 @@ class JobQueue:
                     break
                 self.store.remove(job)
 
-    def is_late(self, job: Job) -> bool:
-        """Whether a job's deadline has passed."""
-        return job.is_late(self._clock())
+    def seconds_left(self, job: Job) -> float:
+        """How long until a job's deadline: below zero when it has passed, infinity without one."""
+        return job.seconds_left(self._clock())
 
     def _candidates(self, models: Iterable[str], now: float, before: float) -> Iterator[Job]:
         names = list(models)
         for model in names:
             for job in self.store.first(Shelf.RUNNING, model, _LOOKED_AT):
-                if job.lease_until < now:
+                if job.lease_until < now and job.rank < before:
                     yield job
         seen: set[tuple[str, int]] = set()
         while True:
@@ -209,7 +235,10 @@ class JobQueue:
 
     def _change(self, job: Job, *, answer: bytes | None = None, **changes: object) -> Job | None:
         changed = job.with_(**changes)
-        return changed if self.store.replace(job, changed, answer=answer) else None
+        if self.store.replace(job, changed, answer=answer):
+            return changed
+        # A change whose confirmation was lost, and that was tried again, has been made already.
+        return changed if self.store.get(job.id) == changed else None
 
 
 def _sha256(parts: Sequence[bytes]) -> str:

@@ -50,6 +50,6 @@ def submit(queue):
 
     def build(name="a", **options):
         parts = [f"{name}{number}".encode() for number in range(3)]
-        return queue.submit("flight_delay", parts, rows=30, **options)
+        return queue.submit("flight_delay", parts, rows=30, part_rows=10, **options)
 
     return build

@@ -122,6 +122,13 @@ def test_a_job_that_ends_every_server_is_given_up(queue, submit, clock):
     )
 
 
+def test_a_change_whose_confirmation_was_lost_is_ours_when_it_is_tried_again(queue, submit):
+    submit()
+    job = queue.claim(MODELS)
+    kept = queue.keep(job, b"zero", predicted=10, refused=0)
+    assert queue.keep(job, b"zero", predicted=10, refused=0) == kept
+
+
 def test_a_cancelled_job_is_let_go_of_at_its_next_part(queue, submit):
     waiting, running = submit("a"), submit("b")
     assert queue.cancel(waiting.id).state is State.CANCELLED

@@ -17,7 +17,13 @@ def job(clock):
 
     def build(**changes):
         clock.sleep(1)
-        told = {"id": new_id(clock()), "model": "m", "priority": Priority.NORMAL, "rows": 3}
+        told = {
+            "id": new_id(clock()),
+            "model": "m",
+            "priority": Priority.NORMAL,
+            "rows": 3,
+            "part_rows": 1,
+        }
         told |= {"submitted_at": clock(), "parts": 3, "request_id": "r", "body_sha256": "0"}
         return Job(**told | changes)
 

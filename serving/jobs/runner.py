@@ -1,0 +1,173 @@
+"""Computes jobs beside the online requests of a process, one part at a time.
+
+A part is a query like any other, small enough that an online request of the same batch hardly
+waits for it, and after each the runner pauses for as long as the part took: the busier the server,
+the slower its jobs. A job of a better rank goes in between, and the one it overtakes keeps its
+claim meanwhile.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+from headrace.errors import HeadraceError
+from serving.errors import http_status
+from serving.jobs import body
+from serving.jobs.claim import Claim, ClaimLost, patiently
+from serving.jobs.job import State
+from serving.jobs.queue import JobQueue
+from serving.jobs.results import encode_part
+from serving.query import Answer, Query
+from serving.served import ServedModel
+
+_POLL_SECONDS = 0.5  # how soon a process sees a job that another one took in
+_SWEEP_SECONDS = 5.0
+_LOOK_SECONDS = 0.5  # how often a running job lets a better one pass
+_PAUSES = (0.1, 5.0)  # seconds between tries of what heals by itself: the first, up to the last
+_logger = logging.getLogger(__name__)
+
+
+class Plane(Protocol):
+    """The data plane, as far as jobs know it."""
+
+    async def infer(self, query: Query) -> Answer:
+        """Answer a query."""
+
+
+class Models(Protocol):
+    """The model repository, as far as jobs know it."""
+
+    @property
+    def endpoints(self) -> Mapping[str, object]:
+        """What is served, by name."""
+
+    def served(self, name: str | None = None, version: str | None = None) -> ServedModel:
+        """Return the model that answers."""
+
+
+class JobRunner:
+    """Computes the jobs of one process."""
+
+    def __init__(self, queue: JobQueue, plane: Plane, models: Models) -> None:
+        self._queue, self._plane, self._models = queue, plane, models
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Compute jobs from now on."""
+        self._tasks = [asyncio.create_task(work()) for work in (self._run, self._sweep)]
+
+    def wake(self) -> None:
+        """Look for a job now: one was submitted."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Stop after the query under way; what is not done is put back for another process."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            if not await self._next():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), _POLL_SECONDS)
+
+    async def _sweep(self) -> None:
+        while True:
+            await patiently(lambda: self._queue.sweep(self._names()))
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def _next(self, *, before: float = float("inf")) -> bool:
+        """Compute the job that comes next; False where none waits."""
+        job = await patiently(lambda: self._queue.claim(self._names(), before=before))
+        if job is None:
+            return False
+        claim = Claim(self._queue, job)
+        try:
+            async with claim.renewed():
+                await self._compute(claim)
+        except ClaimLost:
+            _logger.info("job=%s is not ours any more", job.id)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ClaimLost):
+                await claim.change(self._queue.put_back)
+            raise
+        except Exception:
+            # A fault of ours must not end the other jobs: this one's lease runs out, and it is
+            # tried again, as if the process had died; MOST_ATTEMPTS times.
+            _logger.exception("job=%s failed", job.id)
+        return True
+
+    async def _compute(self, claim: Claim) -> None:
+        try:
+            model = self._models.served(claim.job.model)
+            digest, revision = model.predictor.digest, model.release.revision
+            await claim.change(partial(self._queue.begin, digest=digest, revision=revision))
+            looked = time.monotonic()
+            while claim.job.parts_done < claim.job.parts:
+                if self._queue.seconds_left(claim.job) < 0:
+                    await self._end(claim, State.EXPIRED)
+                    return
+                began = time.monotonic()
+                await self._part(claim, model)
+                await asyncio.sleep(time.monotonic() - began)
+                if time.monotonic() - looked > _LOOK_SECONDS:
+                    while await self._next(before=claim.job.rank):
+                        pass
+                    looked = time.monotonic()
+        except HeadraceError as error:
+            late = self._queue.seconds_left(claim.job) < 0
+            await self._end(claim, State.EXPIRED if late else State.FAILED, str(error))
+            return
+        await self._end(claim, State.DONE)
+
+    async def _part(self, claim: Claim, model: ServedModel) -> None:
+        """Compute the next part and keep its answer."""
+        job = claim.job
+        request = await patiently(lambda: self._queue.store.request(job, job.parts_done))
+        rows, unread = body.read(request)
+        answer = await self._answer(claim, model, list(rows.values())) if rows else None
+        first = job.parts_done * job.part_rows
+        kept, refused = encode_part(first, list(rows), answer, unread, version=model.version)
+        predicted = len(rows) + len(unread) - refused
+        await claim.change(
+            lambda job: self._queue.keep(job, kept, predicted=predicted, refused=refused)
+        )
+
+    async def _answer(self, claim: Claim, model: ServedModel, rows: Sequence[object]) -> Answer:
+        pause, last = _PAUSES
+        while True:
+            now, left = time.perf_counter(), self._queue.seconds_left(claim.job)
+            query = Query(
+                model=model,
+                edge="job",
+                rows=len(rows),
+                request_id=claim.job.request_id,
+                received=now,
+                instances=list(rows),
+                partial=True,
+                deadline=None if left == float("inf") else now + left,
+            )
+            try:
+                return await self._plane.infer(query)
+            except HeadraceError as error:
+                # A store that does not answer or a server that is too busy heals by itself.
+                if http_status(error) != 503 or self._queue.seconds_left(claim.job) < 0:
+                    raise
+                _logger.info("job=%s waits: %s", claim.job.id, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, last)
+            if claim.is_lost:
+                raise ClaimLost
+
+    async def _end(self, claim: Claim, state: State, reason: str | None = None) -> None:
+        await claim.change(lambda job: self._queue.end(job, state, reason))
+
+    def _names(self) -> list[str]:
+        return list(self._models.endpoints)
