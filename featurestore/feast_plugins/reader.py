@@ -13,6 +13,7 @@ from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
 from featurestore.feast_plugins.compile import feast_store
 from featurestore.feast_plugins.objects import view_read
 from featurestore.online.source import NOT_ASKED, NOTHING, UNKNOWN, Group, Reply, Token, objects_of
+from featurestore.online.trips import Steps, at_once
 from featurestore.stores.packed import pack_rows
 from featurestore.stores.stored import StoredView, stored_view
 from featurestore.wire.numbers import decode_numbers
@@ -27,6 +28,9 @@ _KEY_VERSION = 3  # of Feast's serialisation of entity keys, as in ``featurestor
 
 class FeastSource:
     """Reads through ``FeatureStore.get_online_features``, one call a group."""
+
+    trips = None
+    holds_up = True
 
     def __init__(
         self, settings: Settings, groups: Sequence[Group], *, repository: str = "featurestore"
@@ -59,16 +63,17 @@ class FeastSource:
         """See ``Source``: Feast's key of the entity."""
         return entity_key
 
-    def fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+    def fetch(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         """See ``Source``. Feast's definitions are read once, so the signature never changes."""
-        return "feast", [
+        parts = [
             self._read(group, tokens) if tokens else []
             for group, tokens in zip(self._groups, wanted, strict=True)
         ]
+        return at_once(("feast", parts))
 
-    def learn(self, signature: Any) -> tuple[Any, dict[str, StoredView]]:
+    def learn(self, signature: Any) -> Steps[tuple[Any, dict[str, StoredView]]]:
         """See ``Source``: what Feast's registry says."""
-        return signature, self._records
+        return at_once((signature, self._records))
 
     def stamp(self, stamp: Any) -> int:
         """See ``Source``: an event time in microseconds."""
@@ -82,7 +87,7 @@ class FeastSource:
 
     def messages(
         self, view: ViewRead, _: Sequence[bytes]
-    ) -> list[tuple[int, int, list[bytes]] | None]:
+    ) -> Steps[list[tuple[int, int, list[bytes]] | None]]:
         """See ``Source``: never needed, since all rows agree."""
         raise FeatureNotMaterialized(f"feature view {view.view}", self.place)
 

@@ -9,6 +9,7 @@ store answers again. A reader that was told to degrade gives rows with status ``
 instead. It never makes a failure look like an entity that has no values.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from featurestore.online.entity_cache import EntityCache
 from featurestore.online.read_layout import ReadLayout, read_layout
 from featurestore.online.rows import OnlineRows, RowDecoder
 from featurestore.online.source import NOT_ASKED, Group, Reply, Source, Token, groups_of, objects_of
+from featurestore.online.trips import Steps, make_trips, make_trips_soon
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
@@ -117,7 +119,7 @@ class OnlineReader:
             e for e, g in zip(self._entities, self._groups, strict=True) for _ in g.views
         ]
         try:
-            self._learn(None)
+            make_trips(self._learn(None), self._source.trips)
         except OnlineStoreFailed:
             if not options.degrade:
                 self.close()
@@ -146,33 +148,48 @@ class OnlineReader:
             OnlineStoreFailed: if the store does not answer in time.
             StoredValueBroken: if a value in it is damaged.
         """
-        moments = np.asarray(at, _TIME).view(_WORD)
-        self._check_keys(keys, len(moments))
-        tokens = [entities.tokens(keys, len(moments)) for entities in self._entities]
-        try:
-            return self._read(tokens, keys, moments)
-        except (OnlineStoreFailed, FeatureNotMaterialized):
-            if not self._options.degrade:
-                raise
-            return self._decoder.unavailable(len(moments))
+        return make_trips(self._read(keys, at), self._source.trips)
+
+    async def read_async(self, keys: Keys, at: np.ndarray) -> OnlineRows:
+        """As ``read``, for an event loop, which goes on while the store is asked.
+
+        Where nothing has to be asked, because all rows are kept or the store is a file, it does
+        not give up the loop. A call may be cancelled; several may be under way at once.
+        """
+        if self._source.holds_up:
+            return await asyncio.to_thread(self.read, keys, at)
+        return await make_trips_soon(self._read(keys, at), self._source.trips)
 
     def close(self) -> None:
         """Let go of the store; the reader cannot be used afterwards."""
         self._source.close()
 
-    def _read(
+    def _read(self, keys: Keys, at: np.ndarray) -> Steps[OnlineRows]:
+        moments = np.asarray(at, _TIME).view(_WORD)
+        self._check_keys(keys, len(moments))
+        tokens = [entities.tokens(keys, len(moments)) for entities in self._entities]
+        try:
+            return (yield from self._read_tokens(tokens, keys, moments))
+        except (OnlineStoreFailed, FeatureNotMaterialized):
+            if not self._options.degrade:
+                raise
+            return self._decoder.unavailable(len(moments))
+
+    def _read_tokens(
         self, tokens: Sequence[Sequence[Token | None]], keys: Keys, moments: np.ndarray
-    ) -> OnlineRows:
+    ) -> Steps[OnlineRows]:
         def entity_key(row: int, view: int) -> bytes:
             return self._entities_of[view].key(keys, row)
 
         for tried in range(_TRIES):
-            signature, replies = self._replies(tokens, len(moments))
+            signature, replies = yield from self._replies(tokens, len(moments))
             layout = self._layout
             if layout is None or layout.loading or signature not in (None, layout.signature):
-                layout = self._learn(signature)
+                layout = yield from self._learn(signature)
             last = tried == _TRIES - 1
-            rows = self._decoder.decode(layout, replies, moments, entity_key, last_try=last)
+            rows = yield from self._decoder.decode(
+                layout, replies, moments, entity_key, last_try=last
+            )
             if rows is not None:
                 return rows
             self.cache.clear()  # it may hold rows of the earlier generation
@@ -184,11 +201,11 @@ class OnlineReader:
         if wrong := [name for name in self._key_names if len(keys[name]) != rows]:
             raise SchemaMismatch("request", [f"join keys {wrong} do not have {rows} rows"])
 
-    def _learn(self, signature: Any) -> ReadLayout:
+    def _learn(self, signature: Any) -> Steps[ReadLayout]:
         if signature is None:
-            signature, _ = self._ask([[] for _ in self._groups])
+            signature, _ = yield from self._ask([[] for _ in self._groups])
         try:
-            signature, records = self._source.learn(signature)
+            signature, records = yield from self._source.learn(signature)
         except OnlineStoreFailed as error:
             self._breaker.failed(error)
             raise
@@ -201,10 +218,10 @@ class OnlineReader:
         )
         return self._layout
 
-    def _ask(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+    def _ask(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         self._breaker.check()
         try:
-            answer = self._source.fetch(wanted)
+            answer = yield from self._source.fetch(wanted)
         except OnlineStoreFailed as error:
             self._breaker.failed(error)
             raise
@@ -213,13 +230,13 @@ class OnlineReader:
 
     def _replies(
         self, tokens: Sequence[Sequence[Token | None]], rows: int
-    ) -> tuple[Any, Sequence[Reply]]:
+    ) -> Steps[tuple[Any, Sequence[Reply]]]:
         """The signature of the records (None: all was kept), and by row the joined replies."""
         wanted = [_distinct(some) for some in tokens]
         if self.cache.is_on:
-            signature, parts = self._kept_or_asked(wanted)
+            signature, parts = yield from self._kept_or_asked(wanted)
         else:
-            signature, parts = self._ask(wanted)
+            signature, parts = yield from self._ask(wanted)
         by_row = []
         for group, some, distinct, part in zip(self._groups, tokens, wanted, parts, strict=True):
             if len(distinct) == rows:
@@ -233,7 +250,9 @@ class OnlineReader:
         joined = [list(chain.from_iterable(parts)) for parts in zip(*by_row, strict=True)]
         return signature, joined if by_row else [[] for _ in range(rows)]
 
-    def _kept_or_asked(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+    def _kept_or_asked(
+        self, wanted: Sequence[Sequence[Token]]
+    ) -> Steps[tuple[Any, list[list[Reply]]]]:
         kept = [self.cache.find(some) for some in wanted]
         missing = [
             [token for token in some if token not in there]
@@ -243,7 +262,7 @@ class OnlineReader:
         if any(missing):
             asked_at = time.monotonic()
             try:
-                signature, parts = self._ask(missing)
+                signature, parts = yield from self._ask(missing)
             except OnlineStoreFailed:
                 if not self._options.degrade:
                     raise

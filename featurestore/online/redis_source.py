@@ -9,12 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from featurestore.errors import (
-    FeatureNotMaterialized,
-    OnlineStoreFailed,
-    StoredValueBroken,
-    WireBroken,
-)
+from featurestore.errors import FeatureNotMaterialized, StoredValueBroken, WireBroken
+from featurestore.online.redis_trips import RedisTrips
 from featurestore.online.source import (
     NOT_ASKED,
     NOTHING,
@@ -25,18 +21,20 @@ from featurestore.online.source import (
     numbers_of,
     objects_of,
 )
+from featurestore.online.trips import Steps, Trip
 from featurestore.stores import redis_layout as layout
-from featurestore.stores.resp import Connection, command, shown
+from featurestore.stores.resp import command, shown
 from featurestore.stores.stored import StoredView
 from featurestore.wire.protowire import fields, signed
 from headrace.plan import ViewRead
 
 _KEPT_STAMPS = 65_536
-_SECONDS_AN_ENTITY = 50e-6  # some five times what one takes: large batches may take longer
 
 
 class RedisSource:
-    """Reads one project's views; connections are kept and shared by all threads."""
+    """Reads one project's views."""
+
+    holds_up = False
 
     def __init__(
         self, url: str, project: str, groups: Sequence[Group], *, deadline_seconds: float
@@ -49,10 +47,9 @@ class RedisSource:
             groups: what is read.
             deadline_seconds: how long one read may take.
         """
-        self._url, self._project, self._deadline = url, project, deadline_seconds
+        self._project = project
         self.place = shown(url)
-        self._idle: list[Connection] = []
-        self._closed = False
+        self.trips = RedisTrips(url, deadline_seconds=deadline_seconds)
         self._views = sorted({view.view for group in groups for view in group.views})
         names = [name.encode() for name in self._views]
         self._ask_tags = command(b"HMGET", layout.tags_hash(project), *names)
@@ -66,12 +63,12 @@ class RedisSource:
         key = layout.entity_hash(entity_key, self._project)
         return b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail)
 
-    def fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+    def fetch(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         """See ``Source``. The signature is the views' tags."""
         commands = [self._ask_tags]
         for tokens in wanted:
             commands += tokens
-        replies = self._ask(b"".join(commands), len(commands))
+        replies = yield Trip(b"".join(commands), len(commands))
         if len(wanted) == 1:
             return replies[0], [replies[1:]]
         parts, start = [], 1
@@ -80,9 +77,9 @@ class RedisSource:
             start += len(tokens)
         return replies[0], parts
 
-    def learn(self, _: Any) -> tuple[Any, dict[str, StoredView]]:
+    def learn(self, _: Any) -> Steps[tuple[Any, dict[str, StoredView]]]:
         """See ``Source``; costs a round trip."""
-        (texts,) = self._ask(self._ask_records, 1)
+        (texts,) = yield Trip(self._ask_records, 1)
         records = {
             name: StoredView.model_validate_json(text)
             for name, text in zip(self._views, texts, strict=True)
@@ -97,7 +94,7 @@ class RedisSource:
 
     def messages(
         self, view: ViewRead, entity_keys: Sequence[bytes]
-    ) -> list[tuple[int, int, list[bytes]] | None]:
+    ) -> Steps[list[tuple[int, int, list[bytes]] | None]]:
         """See ``Source``; costs a round trip."""
         names = numbers_of(view)
         wanted = [layout.feature_field(view.view, name) for name in names]
@@ -105,7 +102,7 @@ class RedisSource:
         keys = [layout.entity_hash(key, self._project) for key in entity_keys]
         asked = b"".join([b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail) for key in keys])
         found: list[tuple[int, int, list[bytes]] | None] = []
-        for stamp, *messages in self._ask(asked, len(keys)):
+        for stamp, *messages in (yield Trip(asked, len(keys))):
             if stamp is None:
                 found.append(None)
             elif None in messages:
@@ -118,40 +115,7 @@ class RedisSource:
 
     def close(self) -> None:
         """See ``Source``."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    def _ask(self, commands: bytes, replies: int) -> list[Any]:
-        """One round trip on a connection of this thread's own.
-
-        A kept connection that the server has closed meanwhile, as when it was started again, is
-        not the server's failure: the trip is made once more on a new one. A connection with an
-        error is closed, so that no late answer can be taken for that of another request.
-        """
-        while self._idle:
-            try:
-                return self._ask_on(self._idle.pop(), commands, replies)
-            except OnlineStoreFailed as error:
-                if not isinstance(error.reason, ConnectionError):
-                    raise
-            except IndexError:  # another thread took the last one
-                break
-        connection = Connection(self._url, timeout_seconds=self._deadline)
-        return self._ask_on(connection, commands, replies)
-
-    def _ask_on(self, connection: Connection, commands: bytes, replies: int) -> list[Any]:
-        within = self._deadline + replies * _SECONDS_AN_ENTITY
-        try:
-            answers = connection.ask(commands, replies=replies, within_seconds=within)
-        except BaseException:
-            connection.close()
-            raise
-        if self._closed:
-            connection.close()
-        else:
-            self._idle.append(connection)
-        return answers
+        self.trips.close()
 
 
 def _fields(group: Group) -> list[bytes]:

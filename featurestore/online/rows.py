@@ -21,6 +21,7 @@ from featurestore.online.source import (
     numbers_of,
     objects_of,
 )
+from featurestore.online.trips import Steps
 from featurestore.stores.packed import HEADER_BYTES
 from featurestore.wire.numbers import decode_numbers
 from featurestore.wire.values import decode_object
@@ -71,7 +72,7 @@ class RowDecoder:
         entity_key: Callable[[int, int], bytes],
         *,
         last_try: bool,
-    ) -> OnlineRows | None:
+    ) -> Steps[OnlineRows | None]:
         """Return the values of each row at its moment.
 
         Args:
@@ -108,7 +109,7 @@ class RowDecoder:
         if not _all(cells.usable):
             if not last_try and (cells.current & ~cells.tagged).any():
                 return None
-            self._settle(cells, status, layout, entity_key)
+            yield from self._settle(cells, status, layout, entity_key)
         event, at = cells.event, moments[:, None]
         late = np.maximum(event, cells.created) > at
         unusable = (at - event > self._oldest) | late
@@ -212,7 +213,7 @@ class RowDecoder:
         status: np.ndarray,
         layout: ReadLayout,
         entity_key: Callable[[int, int], bytes],
-    ) -> None:
+    ) -> Steps[None]:
         """Say of each cell that is not usable as it is what it is, and read it anew if need be."""
         status[cells.stamps == NOTHING] = ReadStatus.NEVER_SEEN
         status[cells.stamps == UNKNOWN] = ReadStatus.UNAVAILABLE
@@ -222,7 +223,7 @@ class RowDecoder:
         seen = (cells.stamps != NOTHING) | cells.tagged
         for view in np.flatnonzero((~cells.current & seen & ~unknown).any(axis=0)).tolist():
             rows = np.flatnonzero(~cells.current[:, view] & seen[:, view] & ~unknown[:, view])
-            self._read_feasts(cells, status, view, rows, entity_key)
+            yield from self._read_feasts(cells, status, view, rows, entity_key)
         for view in layout.loading:
             if (status[:, view] == ReadStatus.NEVER_SEEN).any():
                 what = f"all of feature view {self.views[view].view}, which is being written anew,"
@@ -235,10 +236,10 @@ class RowDecoder:
         position: int,
         rows: np.ndarray,
         entity_key: Callable[[int, int], bytes],
-    ) -> None:
+    ) -> Steps[None]:
         view = self.views[position]
         keys = [entity_key(row, position) for row in rows.tolist()]
-        found = self._source.messages(view, keys)
+        found = yield from self._source.messages(view, keys)
         there = np.array([row is not None for row in found])
         status[rows[~there], position] = ReadStatus.NEVER_SEEN
         kept, rows = [row for row in found if row is not None], rows[there]

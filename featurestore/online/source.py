@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from featurestore.online.trips import Steps, Trips
 from featurestore.stores.stored import StoredView
 from headrace.plan import NUMBERS, JoinKey, ViewRead
 
@@ -45,11 +46,17 @@ class Source(Protocol):
 
     place: str
     """What errors call the store."""
+    holds_up: bool
+    """Whether it reads without trips and takes so long that no event loop should wait for it."""
+
+    @property
+    def trips(self) -> Trips | None:
+        """Who makes its trips; None: it reads without any, as soon as it is asked."""
 
     def token(self, group: int, entity_key: bytes, /) -> Token:
         """How an entity is asked for; equal for equal entities."""
 
-    def fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+    def fetch(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         """Ask for entities of each group, all at one moment.
 
         Returns:
@@ -60,7 +67,7 @@ class Source(Protocol):
             OnlineStoreFailed: if the store cannot be read.
         """
 
-    def learn(self, signature: Any, /) -> tuple[Any, dict[str, StoredView]]:
+    def learn(self, signature: Any, /) -> Steps[tuple[Any, dict[str, StoredView]]]:
         """The views' records, and the signature they have."""
 
     def stamp(self, stamp: Any, /) -> int:
@@ -75,7 +82,7 @@ class Source(Protocol):
 
     def messages(
         self, view: ViewRead, entity_keys: Sequence[bytes]
-    ) -> list[tuple[int, int, list[bytes]] | None]:
+    ) -> Steps[list[tuple[int, int, list[bytes]] | None]]:
         """Feast's own rows: event and created time, a message for each number feature of ``view``.
 
         None for an entity that the store does not know.

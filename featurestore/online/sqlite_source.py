@@ -24,6 +24,7 @@ from featurestore.online.source import (
     numbers_of,
     objects_of,
 )
+from featurestore.online.trips import Steps, at_once
 from featurestore.stores import sqlite_layout as layout
 from featurestore.stores.sqlite_layout import naming, table_of
 from featurestore.stores.stored import StoredView
@@ -35,6 +36,9 @@ _STAMP = "(f.event_ts << 32) | (coalesce(f.created_ts, f.event_ts) & 4294967295)
 
 class SqliteSource:
     """Reads one project's views."""
+
+    trips = None
+    holds_up = False
 
     def __init__(
         self, path: Path, project: str, groups: Sequence[Group], *, deadline_seconds: float
@@ -66,8 +70,11 @@ class SqliteSource:
         """See ``Source``: Feast's key of the entity."""
         return entity_key
 
-    def fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
+    def fetch(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         """See ``Source``. The signature is the records themselves."""
+        return at_once(self._fetch(wanted))
+
+    def _fetch(self, wanted: Sequence[Sequence[Token]]) -> tuple[Any, list[list[Reply]]]:
         with naming("read", self._path):
             db, local = self._connection(), self._local
             db.execute("BEGIN")  # one snapshot for all views, which the next line takes
@@ -84,12 +91,13 @@ class SqliteSource:
             finally:
                 db.execute("COMMIT")
 
-    def learn(self, signature: Any) -> tuple[Any, dict[str, StoredView]]:
+    def learn(self, signature: Any) -> Steps[tuple[Any, dict[str, StoredView]]]:
         """See ``Source``."""
         try:
-            return signature, {n: StoredView.model_validate_json(text) for n, text in signature}
+            records = {name: StoredView.model_validate_json(text) for name, text in signature}
         except ValidationError as error:
             raise OnlineStoreFailed("read the records of", self._path, error) from error
+        return at_once((signature, records))
 
     def stamp(self, stamp: Any) -> int:
         """See ``Source``: Feast's event and created second in one number."""
@@ -103,7 +111,7 @@ class SqliteSource:
 
     def messages(
         self, view: ViewRead, entity_keys: Sequence[bytes]
-    ) -> list[tuple[int, int, list[bytes]] | None]:
+    ) -> Steps[list[tuple[int, int, list[bytes]] | None]]:
         """See ``Source``."""
         names = numbers_of(view)
         found: dict[bytes, list[Any]] = {key: [] for key in entity_keys}
@@ -111,7 +119,7 @@ class SqliteSource:
             db = self._connection()
             for row in self._feast_rows(db, view, names, sorted(found)):
                 found[row[0]].append(row)
-        return [self._one_row(view, names, found[key]) for key in entity_keys]
+        return at_once([self._one_row(view, names, found[key]) for key in entity_keys])
 
     def close(self) -> None:
         """See ``Source``."""

@@ -19,7 +19,8 @@ import hiredis
 
 from featurestore.errors import OnlineStoreFailed
 
-_RECEIVE_BYTES = 1 << 16
+RECEIVE_BYTES = 1 << 16
+"""How much is taken from a socket at once."""
 _POLLED_SECONDS = 100e-6
 """For how long an answer is asked for again and again before the thread goes to sleep: a small read
 is there in 20 us, and waking up from an idle core costs up to 100."""
@@ -53,16 +54,17 @@ class Connection:
         """
         parts = urlsplit(url)
         self.place = shown(url)
-        self._reader = hiredis.Reader()
+        self.reader = hiredis.Reader()
+        """Makes replies of what came."""
         self._waits: float | None = None  # what the kernel was told; None: Python keeps the time
         with self._naming("reach"):
             host = parts.hostname or "127.0.0.1"
-            self._socket = socket.create_connection((host, parts.port or 6379), timeout_seconds)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._is_encrypted = parts.scheme == "rediss"
-            if self._is_encrypted:
+            self.socket = socket.create_connection((host, parts.port or 6379), timeout_seconds)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.is_encrypted = parts.scheme == "rediss"
+            if self.is_encrypted:
                 context = ssl.create_default_context()
-                self._socket = context.wrap_socket(self._socket, server_hostname=host)
+                self.socket = context.wrap_socket(self.socket, server_hostname=host)
         greetings = []
         if parts.password:
             names = [unquote(parts.username).encode()] if parts.username else []
@@ -99,18 +101,18 @@ class Connection:
         try:
             if within_seconds is not None:
                 self._wait_at_most(within_seconds)
-            self._socket.sendall(commands if isinstance(commands, bytes) else b"".join(commands))
+            self.socket.sendall(commands if isinstance(commands, bytes) else b"".join(commands))
             return self._replies(replies, within_seconds and begun + within_seconds)
         except (OSError, hiredis.HiredisError) as error:
             raise OnlineStoreFailed("ask", self.place, error) from error
 
     def close(self) -> None:
         """Close the connection; it cannot be used afterwards."""
-        self._socket.close()
+        self.socket.close()
 
     def _replies(self, wanted: int, ends: float | None) -> list[Any]:
         replies: list[Any] = []
-        next_reply, waited = self._reader.gets, False
+        next_reply, waited = self.reader.gets, False
         while len(replies) < wanted:
             reply = next_reply()
             if reply is False:
@@ -127,31 +129,31 @@ class Connection:
     def _wait_at_most(self, seconds: float) -> None:
         """Let the kernel end a wait: Python's own way costs three system calls more a trip."""
         if seconds != self._waits:
-            self._socket.setblocking(True)
+            self.socket.setblocking(True)
             limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
             for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                self._socket.setsockopt(socket.SOL_SOCKET, direction, limit)
+                self.socket.setsockopt(socket.SOL_SOCKET, direction, limit)
             self._waits = seconds
 
     def _receive(self) -> None:
         received = self._poll()
         if received is None:
             try:
-                received = self._socket.recv(_RECEIVE_BYTES)
+                received = self.socket.recv(RECEIVE_BYTES)
             except BlockingIOError as error:
                 raise TimeoutError("timed out") from error
         if not received:
             raise ConnectionResetError("the server has closed the connection")
-        self._reader.feed(received)
+        self.reader.feed(received)
 
     def _poll(self) -> bytes | None:
         """What has come within ``_POLLED_SECONDS``; None: nothing yet."""
-        if self._is_encrypted:
+        if self.is_encrypted:
             return None
         give_up = time.perf_counter() + _POLLED_SECONDS
         while time.perf_counter() < give_up:
             try:
-                return self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+                return self.socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 os.sched_yield()  # whoever else could run here, Redis itself maybe, goes first
         return None

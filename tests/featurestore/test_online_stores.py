@@ -284,8 +284,8 @@ def test_a_whole_micro_batch_is_one_round_trip(on_redis, read):
         on_redis.write(view, {"origin": ["JFK", "LGA"]}, [1, 1], x=[1.0, 2.0])
     reader = on_redis.open(*views)
     trips = []
-    ask = reader._source._ask
-    reader._source._ask = lambda *args: trips.append(args) or ask(*args)
+    make = reader._source.trips.make
+    reader._source.trips.make = lambda trip: trips.append(trip) or make(trip)
     reader.read({"origin": ["JFK", "LGA", "EWR", "JFK", None]}, minutes(*[5] * 5))
     ((commands, replies),) = trips
     assert commands.count(b"HMGET") == replies == 4  # the tags, and three entities once each
@@ -360,7 +360,7 @@ def test_threads_share_connections_and_get_their_own_answers(on_redis, read):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(reader._source._idle) <= 6
+    assert len(reader._source.trips._idle) <= 6
 
 
 def test_this_machines_clock_plays_no_part(written, read, monkeypatch):
