@@ -18,12 +18,13 @@ from starlette.routing import Route
 
 from headrace.errors import HeadraceError
 from monitoring.inference_log import InferenceLog
-from serving import docs_page, health, json_body, openapi, plain, v2
+from serving import docs_page, health, json_body, openapi, plain
 from serving.endpoint import Endpoint
 from serving.errors import http_status
 from serving.exchange import Edge, Exchange, json_response, request_id
 from serving.metrics import Metrics
 from serving.settings import ServerSettings
+from serving.v2 import former as v2
 
 
 def create_app(endpoint: Endpoint, *, settings: ServerSettings, log: InferenceLog) -> Starlette:

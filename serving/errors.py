@@ -10,9 +10,11 @@ ServingError                  the server could not do its work
 ├── PlaneFailed               a fault in the server's own code
 ├── Overloaded                more requests than the server can answer in time
 ├── DeadlineExceeded          the caller's time was over before the answer was computed
+├── TrialFailed               a bundle that could not be tried in a child
 ├── ModelNotReady             a model that should answer, and does not now
 ├── ModelTooLarge             a model that does not fit into the memory for models
 ├── OnlineStoreFailing        features cannot be read now
+├── GrpcMissing           a gRPC port was asked for, and gRPC is not installed (a UsageError)
 ├── PortTaken                 the address cannot be listened on (a UsageError)
 ├── TooManyConnections        more clients than the server takes
 └── RequestRefused            the caller sent what cannot be answered (a UsageError)
@@ -111,6 +113,14 @@ class DeadlineExceeded(ServingError):
         )
 
 
+class TrialFailed(ServingError):
+    """A bundle could not be tried in a child; trying again may do."""
+
+    def __init__(self, digest: str, reason: str) -> None:
+        self.digest, self.reason = digest, reason
+        super().__init__(f"bundle {digest[:12]} could not be tried before it is loaded: {reason}")
+
+
 class ModelNotReady(ServingError):
     """A model that this server should run, and cannot at this moment."""
 
@@ -144,6 +154,17 @@ class OnlineStoreFailing(ServingError):
         """Whether it lies in what certain rows ask: others can be read."""
         super().__init__(
             f"features cannot be read: {reason} Requests of raw features are still answered."
+        )
+
+
+class GrpcMissing(ServingError, UsageError):
+    """A gRPC port was asked for, and gRPC is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        super().__init__(
+            f"gRPC needs the package {package!r}, which is not installed: "
+            "pip install 'headrace[grpc]', or leave HEADRACE_SERVER_GRPC_PORT out."
         )
 
 

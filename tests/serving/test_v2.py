@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from serving.errors import FieldsRefused
-from serving.v2 import infer
+from serving.v2.former import infer
 
 MODEL = "/v2/models/flight_delay"
 ROW = [71.5, 12.0, 178.0, 2475.0, 8.0]
