@@ -1,5 +1,7 @@
 """One field of a request row: what it may hold, and what to say of a value that it may not."""
 
+import difflib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,6 +32,7 @@ TYPES: dict[Kind, tuple[type, ...]] = {
     "float64": (int, float),
     "timestamp": (str,),
 }
+_LONGEST_NAME = 64
 _RANGES: dict[Kind, tuple[float, float]] = {
     "int32": (-(2**31), 2**31 - 1),
     "int64": (-(2**63), 2**63 - 1),
@@ -149,6 +152,17 @@ def show(value: Any) -> str:
     """A value as the caller wrote it, in JSON, cut where it is long."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+@functools.lru_cache(1024)
+def near_name(name: str, known: tuple[str, ...]) -> str | None:
+    """The one of ``known`` names that ``name`` is a slip of; None if there is none.
+
+    Long names are not compared: that takes time that grows with their square.
+    """
+    if len(name) > _LONGEST_NAME:
+        return None
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def type_word(value: Any) -> str:

@@ -69,7 +69,15 @@ class Query:
 class Computed:
     """What a batch came to: the rows of several queries, one after the other."""
 
-    __slots__ = ("degraded", "event_times", "matrix", "predictions", "statuses", "values")
+    __slots__ = (
+        "_codes",
+        "degraded",
+        "event_times",
+        "matrix",
+        "predictions",
+        "statuses",
+        "values",
+    )
 
     def __init__(
         self,
@@ -82,6 +90,15 @@ class Computed:
         self.values: list[float | None] = predictions.tolist()
         self.statuses, self.event_times = statuses, event_times
         self.degraded = is_degraded(statuses)
+        self._codes: bytes | None = None
+
+    @property
+    def codes(self) -> bytes:
+        """What became of each read, row by row: a byte a view, in the order of ``statuses``."""
+        if self._codes is None:
+            columns = list(self.statuses.values())
+            self._codes = np.stack(columns, axis=1).tobytes() if columns else b""
+        return self._codes
 
 
 class Answer:
@@ -124,6 +141,24 @@ class Answer:
         """
         unread = ReadStatus.UNAVAILABLE
         return {view: self._rows(codes, unread) for view, codes in self._batch.statuses.items()}
+
+    @property
+    def codes(self) -> list[bytes]:
+        """The same by row: a byte a view, in the order of ``views``."""
+        batch, width = self._batch, len(self._batch.statuses)
+        if self.query.places is not None:
+            columns = list(self.statuses.values())
+            codes = np.stack(columns, axis=1).tobytes() if columns else b""
+            return [codes[at : at + width] for at in range(0, self.query.rows * width, width)]
+        codes, begin, end = batch.codes, self._begin * width, self._end * width
+        if end - begin == width:
+            return [codes[begin:end]]
+        return [codes[at : at + width] for at in range(begin, end, width)]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The feature views that were read; none for raw features."""
+        return tuple(self._batch.statuses)
 
     @property
     def event_times(self) -> Mapping[str, np.ndarray]:

@@ -5,8 +5,7 @@ costs a few comparisons; only a wrong one is gone through value by value, to nam
 Rows that were decoded as ``RequestSchema.row_type`` were checked by the decoder already.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,7 +15,7 @@ from msgspec.structs import astuple
 
 from headrace.plan import FeaturePlan
 from serving.errors import FieldsRefused, Problem
-from serving.fields import Field, fields_of, show
+from serving.fields import Field, fields_of, near_name, show
 from serving.moments import Moments, parse_timestamp
 from serving.row_types import keyed_row_type
 
@@ -122,7 +121,7 @@ class RequestSchema:
                 yield Problem(message, row=number, value=show(row), remedy=remedy)
                 continue
             for name in sorted(row.keys() - self._names):
-                yield _unknown(number, name, self._names)
+                yield _unknown(number, name, tuple(sorted(self._names)))
             for field in self.fields:
                 if field.name not in row:
                     remedy = f"write {field.expected}"
@@ -130,11 +129,11 @@ class RequestSchema:
                     yield Problem(message, field=field.name, row=number, remedy=remedy)
 
 
-def _unknown(row: int, name: str, known: Iterable[str]) -> Problem:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(sorted(known))}"
+def _unknown(row: int, name: str, known: tuple[str, ...]) -> Problem:
+    near = near_name(name, known)
+    hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(known)}"
     message = f"row {row} has an unknown field {show(name)}; {hint}"
-    return Problem(message, field=name, row=row, remedy=hint)
+    return Problem(message, field=name, row=row, value=show(name), remedy=hint)
 
 
 def _first(problems: Iterator[Problem]) -> list[Problem]:
