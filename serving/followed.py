@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from headrace.errors import BundleRefused, HeadraceError, UnknownName
 from headrace.release import Release, newer_release, read_release, require_release
-from serving.dataplane import ServedModel
 from serving.errors import ModelTooLarge
 from serving.loading import Loaded, ModelLoader
+from serving.served import ServedModel
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 """Words of the model repository extension of the Open Inference Protocol."""
@@ -62,7 +62,7 @@ class Endpoint:
         """Why the last look at the release failed; None where it went well."""
         self.evicted = False
         """Whether the model left memory for others; it comes back when it is asked for."""
-        self.is_loading = False
+        self.is_loading, self._again = False, False
         self.reserved_bytes = 0
         """Memory kept free for the model that loads now."""
         self.used = 0
@@ -133,7 +133,11 @@ class Endpoint:
         with self._turn:
             if self.refused:
                 self._seen, self.refused = 0, None
-            return self._look()
+            self._again = True
+            try:
+                return self._look()
+            finally:
+                self._again = False
 
     def _look(self) -> bool:
         before = self.current
@@ -226,7 +230,7 @@ class Endpoint:
     def _load(self, release: Release) -> None:
         self.is_loading = True
         try:
-            self._take(self.loader.load(release, self._room))
+            self._take(self.loader.load(release, self._room, again=self._again))
         finally:
             self.is_loading, self.reserved_bytes = False, 0
 

@@ -1,23 +1,23 @@
 """From a release to a model that may answer: tried, loaded, proven, warmed and measured."""
 
 import logging
-import re
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from headrace.errors import HeadraceError
 from headrace.plan import FeaturePlan
 from headrace.release import Release
-from serving.dataplane import FeatureReader, ServedModel
 from serving.predictor import Predictor, load_predictor
 from serving.runtimes.device import DeviceChoice
 from serving.schema import RequestSchema
+from serving.served import FeatureReader, ServedModel
+from serving.trial import Trials
+from serving.trial_process import memory_bytes, size_bytes
 
 _WARM_ROWS = (1, 8, 64, 256)
 """Batches as they come: the first call of each size pays for memory that later ones find."""
@@ -46,27 +46,38 @@ class ModelLoader:
     device: DeviceChoice = "cpu"
     threads: int = 1
     """Cores that one ``predict`` may use; 0: all."""
+    trials: Trials | None = None
+    """Has each bundle loaded by a child first; None: bundles of this process's own making."""
 
-    def load(self, release: Release, make_room: Callable[[int], None]) -> Loaded:
+    def load(
+        self, release: Release, make_room: Callable[[int], None], *, again: bool = False
+    ) -> Loaded:
         """Return the model of ``release``, ready to answer.
 
         Args:
             release: names the bundle.
             make_room: called with the model's size in bytes before it is kept.
+            again: try once more what was refused before.
 
         Raises:
             BundleRefused: if the bundle does not prove itself.
             HeadraceError: if storage or online store cannot be asked; trying again may do.
         """
-        begun, before = time.perf_counter(), memory_bytes()
+        begun = time.perf_counter()
+        tried = self.trials.check(release.champion, again=again) if self.trials else 0
+        if tried:
+            make_room(tried)
+        before = memory_bytes()
         predictor = load_predictor(
             f"{self.storage_uri}/bundles",
             release.champion,
             threads=self.threads,
             device=self.device,
         )
-        size = size_bytes(predictor, before)
-        make_room(size)
+        # A child, where nothing else goes on, has measured better than this process can.
+        size = tried or size_bytes(predictor, before)
+        if not tried:
+            make_room(size)
         reader = self.open_reader(predictor.plan)
         model = ServedModel(release, predictor, reader, RequestSchema(predictor.plan))
         # Once the last request lets go of it. The event loop is where that happens, so it only
@@ -109,22 +120,3 @@ def _free(parts: list[Predictor | FeatureReader]) -> None:
     for part in parts:
         part.close()
     parts.clear()
-
-
-def size_bytes(predictor: Predictor, before: int) -> int:
-    """What a model takes: its files, which may be mapped, and what loading it took in memory.
-
-    Args:
-        predictor: the model.
-        before: ``memory_bytes()`` before it was loaded.
-    """
-    files = sum(len(data) for data in predictor.bundle.files.values())
-    return files + max(0, memory_bytes() - before)
-
-
-def memory_bytes() -> int:
-    """The memory that this process has to itself, files that are mapped left out."""
-    told = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if told is None:
-        raise OSError("/proc/self/status has no RssAnon: Headrace serves on Linux 4.5 or newer")
-    return int(told[1]) * 1024

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from headrace import storage
 from headrace.errors import HeadraceError, UnknownName
-from serving.dataplane import ServedModel
 from serving.errors import ModelNotReady, ModelNotServed, ModelTooLarge
 from serving.followed import Endpoint, State
 from serving.loading import ModelLoader
+from serving.served import ServedModel
 
 _logger = logging.getLogger(__name__)
 

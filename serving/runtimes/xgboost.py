@@ -120,9 +120,9 @@ class XGBoostRuntime:
             return np.empty((0, self.columns + 1), np.float32)
         return self._booster.contributions(matrix)
 
-    def wait_for_kernel(self) -> bool:
+    def wait_for_kernel(self, seconds: float | None = None) -> bool:
         """Wait until it is settled who answers; return whether the kernel does."""
-        self._settled.wait()
+        self._settled.wait(seconds)
         return self._fast is not None
 
     def close(self) -> None:

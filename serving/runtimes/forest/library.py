@@ -34,6 +34,10 @@ _COMPILE_SECONDS = 300
 _MADE_FROM = ("build.py", "linking.py", "model.py", "records.py")  # and all of compiled/
 _loading = threading.Lock()
 
+may_compile = True
+"""Whether this process compiles the kernel where it is not in the cache. One that tries a model
+and ends at once sets this to False."""
+
 Kernel = Callable[[int], None]
 """Runs the job at an address; others run Python meanwhile."""
 
@@ -166,6 +170,8 @@ def _mapped(path: Path) -> tuple[np.ndarray, int] | None:
 
 
 def _compiled(path: Path) -> tuple[np.ndarray, int]:
+    if not may_compile:
+        raise KernelMissing("it is not in the cache, and this process may not compile it")
     command = [sys.executable, "-m", "serving.runtimes.forest.build", str(path)]
     _log.info("compiling the forest kernel, once for this machine: %s", path)
     try:
