@@ -78,7 +78,7 @@ class Waiting:
             self.queries, self.rows = [], 0
             return taken
         rows, count = taken[0].rows, 1
-        while rows + taken[count].rows <= most_rows:
+        while count < len(taken) and rows + taken[count].rows <= most_rows:
             rows += taken[count].rows
             count += 1
         self.queries, self.rows = taken[count:], self.rows - rows

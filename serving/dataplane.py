@@ -20,6 +20,7 @@ from functools import partial
 
 import numpy as np
 
+from featurestore.errors import EntityKeyRefused, StoredValueBroken
 from featurestore.freshness import ReadStatus
 from featurestore.online.reader import OnlineRows
 from headrace.errors import HeadraceError
@@ -49,6 +50,8 @@ _MOST_LARGE = 8
 """How many such queries may wait."""
 _READS = 2
 """How many batches of one model read features at once; while they do, the next one gathers."""
+_OF_ROWS = (EntityKeyRefused, StoredValueBroken)
+"""What lies in the keys that certain rows ask for, or in the values stored for them."""
 _logger = logging.getLogger(__name__)
 
 
@@ -146,17 +149,22 @@ class DataPlane:
         """Begin what has gathered for a model, as far as it is not busy."""
         queue.due = False
         most = self._settings.max_batch_rows
-        while queue.keyed.queries and queue.reads + len(queue.ready) < _READS:
-            if batch := self._alive(queue.keyed.take(most)):
-                queue.reads += 1
-                task = asyncio.get_running_loop().create_task(self._read_batch(queue, batch))
-                self._reading.add(task)
-                task.add_done_callback(self._reading.discard)
+        self._start_reads(queue, most)  # the store works while the model does
         while not queue.busy_rows and (queue.raw.queries or queue.ready):
             if queue.raw.queries and (batch := self._alive(queue.raw.take(most))):
                 self._prepare(queue, batch)
             if queue.ready:
                 self._compute(queue)
+        self._start_reads(queue, most)
+
+    def _start_reads(self, queue: ModelQueue, most_rows: int) -> None:
+        """Read features of what has gathered, but not further ahead than the model can follow."""
+        while queue.keyed.queries and queue.reads + len(queue.ready) < _READS:
+            if batch := self._alive(queue.keyed.take(most_rows)):
+                queue.reads += 1
+                task = asyncio.get_running_loop().create_task(self._read_batch(queue, batch))
+                self._reading.add(task)
+                task.add_done_callback(self._reading.discard)
 
     def _alive(self, batch: list[Query]) -> list[Query]:
         """The queries that somebody still waits for; those that are late are told so."""
@@ -323,7 +331,10 @@ async def read_features_async(model: ServedModel, rows: Rows) -> OnlineRows:
     Raises:
         OnlineStoreFailing: as ``read_features``.
     """
-    return read_features(model, rows.keys, rows.at)
+    try:
+        return await model.reader.read_async(rows.keys, rows.at)
+    except HeadraceError as error:
+        raise OnlineStoreFailing(error, of_rows=isinstance(error, _OF_ROWS)) from error
 
 
 def read_features(
@@ -337,7 +348,7 @@ def read_features(
     try:
         return model.reader.read(keys, at)
     except HeadraceError as error:
-        raise OnlineStoreFailing(error) from error
+        raise OnlineStoreFailing(error, of_rows=isinstance(error, _OF_ROWS)) from error
 
 
 # What follows serves the edges that do not submit queries yet.

@@ -27,6 +27,11 @@ class FeatureReader(Protocol):
     def read(self, keys: Mapping[str, Sequence[str | int | None]], at: np.ndarray) -> OnlineRows:
         """Return the values known at ``at`` (datetime64[us], UTC) for each row's keys."""
 
+    async def read_async(
+        self, keys: Mapping[str, Sequence[str | int | None]], at: np.ndarray
+    ) -> OnlineRows:
+        """As ``read``, leaving the event loop free where the store has to be asked."""
+
     @property
     def failure(self) -> str | None:
         """Why the store failed when it was last asked; None where it answered."""

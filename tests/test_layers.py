@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "serving": {
         "headrace",
         "featurestore.errors.OnlineStoreFailed",
+        "featurestore.errors",  # a failing store costs a batch, a damaged value its row alone
         "featurestore.freshness",
         "featurestore.online.reader",
         "featurestore.stores.resp",  # the one connection to Redis, for jobs and kept results too

@@ -24,9 +24,8 @@ from headrace.release import move_release
 from headrace.spec import DriftPolicy, RequestField
 from headrace.transform import find_transform
 from monitoring.inference_log import InferenceLog
-from serving.app import create_app
+from serving.app import create_server
 from serving.dataplane import STATUS_NAMES
-from serving.endpoint import Endpoint
 from serving.loading import ModelLoader
 from serving.predictor import golden_table
 from serving.repository import ModelRepository
@@ -197,6 +196,9 @@ class MemoryReader:
             )
         return rows
 
+    async def read_async(self, keys, at):
+        return self.read(keys, at)
+
     @property
     def failure(self):
         return str(self.fails) if self.fails else None
@@ -218,13 +220,6 @@ def open_reader():
 
 
 @pytest.fixture
-def endpoint(store, open_reader):
-    """An endpoint at revision 1."""
-    store.release(store.bundle())
-    return Endpoint(store.root, ENDPOINT, open_reader, poll_seconds=0.02)
-
-
-@pytest.fixture
 def loader(store, open_reader):
     """Loads the models of the store, in this process, without a trial."""
     return ModelLoader(store.root, open_reader)
@@ -241,6 +236,12 @@ def repository(store, loader):
 
 
 @pytest.fixture
+def endpoint(repository):
+    """The endpoint of the repository."""
+    return repository.endpoints[ENDPOINT]
+
+
+@pytest.fixture
 def settings():
     return ServerSettings(max_body_bytes=20_000, max_rows=50, body_seconds=0.5)
 
@@ -253,8 +254,8 @@ def log(store):
 
 
 @pytest.fixture
-def app(endpoint, settings, log):
-    return create_app(endpoint, settings=settings, log=log)
+def app(repository, settings, log):
+    return create_server(repository, settings=settings, log=log).app
 
 
 class Client:
