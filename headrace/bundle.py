@@ -32,9 +32,10 @@ OUTPUT = "prediction"
 _MODEL_FILES: dict[RuntimeName, str] = {
     "xgboost": "model.ubj",
     "onnx": "model.onnx",
+    "torch": "model.safetensors",
     "ensemble": "ensemble.json",
 }
-"""Formats without code: UBJSON, ONNX, and a list of other bundles with their weights."""
+"""Formats without code: UBJSON, ONNX, tensors with a graph, and lists of other bundles."""
 
 
 def model_file(runtime: RuntimeName) -> str:

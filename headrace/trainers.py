@@ -2,7 +2,7 @@
 
 ``XGBoostTrainer``   gradient-boosted trees
 ``SklearnTrainer``   any scikit-learn estimator that converts to ONNX
-``TorchTrainer``     a PyTorch module, trained here and kept as ONNX
+``TorchTrainer``     a PyTorch module, trained here and kept as ONNX or as a torch.export graph
 ``OnnxModel``        an ONNX file that was made elsewhere
 ``EnsembleTrainer``  bundles that exist already, averaged or stacked
 
@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, model_validator
 from headrace.names import checked_name
 from headrace.part import Part
 
-RuntimeName = Literal["xgboost", "onnx", "ensemble"]
+RuntimeName = Literal["xgboost", "onnx", "torch", "ensemble"]
 Value = float | int | str
 Factory = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 """``module:name`` of a function or class, such as ``models.churn:network``."""
@@ -62,14 +62,12 @@ class SklearnTrainer(Part):
 
 
 class TorchTrainer(Part):
-    """A PyTorch module of the standardised inputs, trained with Adam and kept as ONNX.
+    """A PyTorch module of the standardised inputs, trained with Adam.
 
     Inputs are standardised by the mean and deviation of the training rows, and a missing value is
     the mean. A binary model gives logits and learns from cross-entropy, a regression values and
     the squared error.
     """
-
-    runtime: ClassVar[RuntimeName] = "onnx"
 
     kind: Literal["torch"] = "torch"
     module: Factory = Field(
@@ -85,6 +83,16 @@ class TorchTrainer(Part):
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="where to train; auto: a GPU if there is one"
     )
+    keep: Literal["onnx", "torch"] = Field(
+        "onnx",
+        description="the form it is kept in. onnx: answers without PyTorch; torch: the graph of "
+        "torch.export, for what ONNX cannot say and for weights of more than 2 GB",
+    )
+
+    @property
+    def runtime(self) -> RuntimeName:
+        """Which runtime answers."""
+        return self.keep
 
     @property
     def facts(self) -> dict[str, Value]:

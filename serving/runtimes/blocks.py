@@ -8,10 +8,15 @@ with copies, and a size is used only if on trial rows its answers are bit for bi
 largest.
 """
 
+import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+
+from serving.errors import RuntimeFailed
 
 SIZES = (256, 32, 4, 1)
 """From the size that costs least a row to the one that costs least a call."""
@@ -27,6 +32,49 @@ class Block:
     begin: int
     rows: int
     size: int
+
+
+class Blocks:
+    """A model whose rows are cut into blocks, which threads share out."""
+
+    def __init__(self, call: Call, library: str, *, rows: np.ndarray | None, threads: int) -> None:
+        """Try which sizes answer with the same bits.
+
+        Args:
+            call: the model; safe to call from several threads.
+            library: its name, for errors.
+            rows: typical inputs for the trial, float32, shape (rows, columns); None: only the
+                largest size is used, which needs no trial and is slow for single rows.
+            threads: how many blocks are computed at a time; 0: one a core.
+
+        Raises:
+            RuntimeFailed: if a row's answer depends on the rows beside it.
+        """
+        self._call = call
+        self._sizes = SIZES[:1] if rows is None else _proved_sizes(call, library, rows)
+        wanted = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(wanted, "model-blocks") if wanted > 1 else None
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the prediction of each row, at least one: float32, shape (rows,)."""
+        parts = list(cut(len(matrix), self._sizes))
+        if len(parts) == 1:
+            return compute(self._call, matrix, parts[0])
+        each = functools.partial(compute, self._call, matrix)
+        return np.concatenate(list(self._pool.map(each, parts) if self._pool else map(each, parts)))
+
+    def close(self) -> None:
+        """Let the threads go; safe to call twice."""
+        if self._pool:
+            self._pool.shutdown()
+
+
+def _proved_sizes(call: Call, library: str, rows: np.ndarray) -> tuple[int, ...]:
+    trial = trial_rows(rows)
+    if depends_on_neighbours(call, trial):
+        said = "its answer for a row depends on the rows beside it; a server sees others there"
+        raise RuntimeFailed("use the model", said, library=library)
+    return agreeing_sizes(call, trial)
 
 
 def cut(rows: int, sizes: Sequence[int]) -> Iterator[Block]:

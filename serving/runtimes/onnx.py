@@ -6,10 +6,7 @@ which would read any file below the working directory into it; so are operators 
 own.
 """
 
-import functools
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from headrace.gpu import gpu_memory_bytes
 from headrace.mapped import Data
 from serving.errors import RuntimeFailed
-from serving.runtimes import blocks
+from serving.runtimes.blocks import Blocks
 from serving.runtimes.device import Device, DeviceChoice, choose_device
 from serving.runtimes.memory import failure
 
@@ -75,10 +72,12 @@ class OnnxRuntime:
         )
         self._session: ort.InferenceSession | None = _open(data, self.device, memory_share)
         self._input, self._output, self.columns = _signature(self._session)
-        self._sizes: tuple[int, ...] = blocks.SIZES[:1]
-        self._pool = _pool(threads) if self.device == "cpu" else None
-        if rows is not None and self.device == "cpu":
-            self._sizes = self._proved_sizes(rows)
+        if rows is not None and rows.shape[1] != self.columns:
+            said = f"it has {self.columns} inputs, and the rows {rows.shape[1]}"
+            raise RuntimeFailed("use the model", said, library=LIBRARY)
+        self._blocks: Blocks | None = None
+        if self.device == "cpu":
+            self._blocks = Blocks(self._run, LIBRARY, rows=rows, threads=threads)
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """Return the prediction of each row; see ``Runtime.predict``.
@@ -91,35 +90,22 @@ class OnnxRuntime:
             raise RuntimeFailed("predict", wanted, library=LIBRARY)
         if self._session is None:
             raise RuntimeFailed("predict", "the model was closed", library=LIBRARY)
-        call = functools.partial(self._run, self._session)
         if len(matrix) == 0:
             return np.empty(0, np.float32)
-        if self.device == "cuda":
-            return call(np.ascontiguousarray(matrix, np.float32))
-        parts = list(blocks.cut(len(matrix), self._sizes))
-        if len(parts) == 1:
-            return blocks.compute(call, matrix, parts[0])
-        each = functools.partial(blocks.compute, call, matrix)
-        return np.concatenate(list(self._pool.map(each, parts) if self._pool else map(each, parts)))
+        if self._blocks is None:
+            return self._run(np.ascontiguousarray(matrix, np.float32))
+        return self._blocks.predict(matrix)
 
     def close(self) -> None:
         """Free the model; safe to call twice."""
         self._session = None
-        if self._pool:
-            self._pool.shutdown()
+        if self._blocks:
+            self._blocks.close()
 
-    def _proved_sizes(self, rows: np.ndarray) -> tuple[int, ...]:
-        if rows.shape[1] != self.columns:
-            said = f"it has {self.columns} inputs, and the rows {rows.shape[1]}"
-            raise RuntimeFailed("use the model", said, library=LIBRARY)
-        trial = blocks.trial_rows(rows)
-        call = functools.partial(self._run, self._session)
-        if blocks.depends_on_neighbours(call, trial):
-            said = "its answer for a row depends on the rows beside it; a server sees others there"
-            raise RuntimeFailed("use the model", said, library=LIBRARY)
-        return blocks.agreeing_sizes(call, trial)
-
-    def _run(self, session: Any, rows: np.ndarray) -> np.ndarray:
+    def _run(self, rows: np.ndarray) -> np.ndarray:
+        session = self._session
+        if session is None:
+            raise RuntimeFailed("predict", "the model was closed", library=LIBRARY)
         try:
             (given,) = session.run([self._output], {self._input: rows})
         except _ERRORS as error:
@@ -173,11 +159,6 @@ def _signature(session: ort.InferenceSession) -> tuple[str, str, int]:
         )
         raise RuntimeFailed("use the model", said, library=LIBRARY)
     return inputs[0].name, outputs[0].name, inputs[0].shape[1]
-
-
-def _pool(threads: int) -> ThreadPoolExecutor | None:
-    wanted = threads or len(os.sched_getaffinity(0))
-    return ThreadPoolExecutor(wanted, "onnx-blocks") if wanted > 1 else None
 
 
 def _refuse_what_reaches_outside(model: bytes) -> None:

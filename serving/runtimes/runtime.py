@@ -113,6 +113,16 @@ def _open_onnx(model: Data, opening: Opening) -> Runtime:
     )
 
 
+def _open_torch(model: Data, opening: Opening) -> Runtime:
+    try:
+        from serving.runtimes.torch.runtime import TorchRuntime
+    except ModuleNotFoundError as error:
+        said = f"{error.name} is not installed; run pip install torch==2.13.0"
+        raise RuntimeFailed("start", said, library="PyTorch") from error
+
+    return TorchRuntime(model, rows=opening.rows, threads=opening.threads, device=opening.device)
+
+
 def _open_ensemble(model: Data, opening: Opening) -> Runtime:
     from serving.runtimes.ensemble import EnsembleRuntime
 
@@ -122,5 +132,6 @@ def _open_ensemble(model: Data, opening: Opening) -> Runtime:
 _OPENERS: dict[RuntimeName, Callable[[Data, Opening], Runtime]] = {
     "xgboost": _open_xgboost,
     "onnx": _open_onnx,
+    "torch": _open_torch,
     "ensemble": _open_ensemble,
 }

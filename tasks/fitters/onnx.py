@@ -6,7 +6,8 @@ from google.protobuf.message import DecodeError
 from headrace import storage
 from headrace.errors import SpecRefused, StorageFailed
 from headrace.spec import ModelSpec, OnnxModel
-from tasks.fitters.onnx_graph import checked, one_prediction
+from tasks.fitters.checked import checked
+from tasks.fitters.onnx_graph import one_prediction
 
 
 def fit(spec: ModelSpec, trainer: OnnxModel, matrix: np.ndarray) -> bytes:
@@ -30,4 +31,4 @@ def fit(spec: ModelSpec, trainer: OnnxModel, matrix: np.ndarray) -> bytes:
     except (DecodeError, ValueError) as error:
         said = f"trainer.file {trainer.file!r} is no model to use: {error}"
         raise SpecRefused(spec.name, said) from error
-    return checked(spec.name, model, matrix)
+    return checked(spec.name, "onnx", model, matrix)

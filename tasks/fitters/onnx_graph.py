@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.bundle import OUTPUT
-from headrace.errors import SpecRefused
-from serving.errors import RuntimeFailed
 
 if TYPE_CHECKING:
     import onnx
-
-SAMPLE_ROWS = 4096
-"""How many training rows a converted model is compared on."""
-_OFF, _OFF_SHARE = 1e-3, 1e-3
-"""How far an answer may be off (of 1, or of its own size), and in how many of a thousand rows: a
-value on the edge of a tree's threshold may fall to the other side in float32."""
 
 
 def one_prediction(
@@ -81,36 +73,3 @@ def _give(model: "onnx.ModelProto", kept: str, column: int | None) -> None:
     del graph.output[:], graph.value_info[:]
     given = helper.make_tensor_value_info(prediction, onnx.TensorProto.FLOAT, ["rows"])
     graph.output.append(given)
-
-
-def checked(name: str, model: bytes, matrix: np.ndarray, wanted: np.ndarray | None = None) -> bytes:
-    """Return ``model`` after its runtime took it and it answered as it must.
-
-    Args:
-        name: of the model, for errors.
-        model: as ``one_prediction`` gives it.
-        matrix: training inputs, float32, shape (rows, columns).
-        wanted: what the original answers for the first ``SAMPLE_ROWS`` of them; None: not known.
-
-    Raises:
-        SpecRefused: if ONNX Runtime refuses it, it has other inputs, or answers otherwise.
-    """
-    from serving.runtimes.onnx import OnnxRuntime
-
-    try:
-        runtime = OnnxRuntime(model, rows=matrix)
-        given = runtime.predict(matrix[:SAMPLE_ROWS])
-    except RuntimeFailed as error:
-        raise SpecRefused(name, f"trainer: {error}") from error
-    runtime.close()
-    if wanted is None:
-        return model
-    off = np.abs(given - wanted) > _OFF * np.maximum(1, np.abs(wanted))
-    if off.mean() > _OFF_SHARE:
-        row = int(np.argmax(np.abs(given - wanted)))
-        said = (
-            f"as ONNX it answers otherwise in {int(off.sum())} of {len(off)} rows (row {row}: "
-            f"{given[row]} for {wanted[row]}); choose another estimator or other parameters"
-        )
-        raise SpecRefused(name, f"trainer: {said}")
-    return model

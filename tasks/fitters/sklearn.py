@@ -9,8 +9,9 @@ import numpy as np
 
 from headrace.errors import SpecRefused
 from headrace.spec import ModelSpec, SklearnTrainer
+from tasks.fitters.checked import SAMPLE_ROWS, checked
 from tasks.fitters.factories import made
-from tasks.fitters.onnx_graph import SAMPLE_ROWS, checked, one_prediction
+from tasks.fitters.onnx_graph import one_prediction
 
 
 def fit(spec: ModelSpec, trainer: SklearnTrainer, matrix: np.ndarray, labels: np.ndarray) -> bytes:
@@ -45,7 +46,7 @@ def fit(spec: ModelSpec, trainer: SklearnTrainer, matrix: np.ndarray, labels: np
     model = _converted(spec, trainer, estimator, matrix.shape[1])
     sample = matrix[:SAMPLE_ROWS]
     wanted = estimator.predict_proba(sample)[:, 1] if binary else estimator.predict(sample)
-    return checked(spec.name, model, matrix, np.asarray(wanted, np.float32).reshape(-1))
+    return checked(spec.name, "onnx", model, matrix, np.asarray(wanted, np.float32).reshape(-1))
 
 
 def _settle_randomness(estimator: Any) -> None:

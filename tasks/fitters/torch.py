@@ -1,10 +1,12 @@
-"""PyTorch modules, trained here and kept as ONNX: ``torch.export``'s own files run code.
+"""PyTorch modules, trained here and kept as ONNX or as the graph of ``torch.export``.
 
-(``docs/decisions/0020-runtimes.md`` tells how that was found.)
+Never as ``torch.export``'s own files, which run code when they are loaded
+(``docs/decisions/0026-runtimes.md``).
 """
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,8 +17,9 @@ from headrace.bundle import OUTPUT
 from headrace.errors import SpecRefused
 from headrace.spec import ModelSpec, TorchTrainer
 from serving.runtimes.device import choose_device
+from tasks.fitters.checked import SAMPLE_ROWS, checked
 from tasks.fitters.factories import made
-from tasks.fitters.onnx_graph import SAMPLE_ROWS, checked, one_prediction
+from tasks.fitters.onnx_graph import one_prediction
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +31,7 @@ _OPSET = 17
 
 
 def fit(spec: ModelSpec, trainer: TorchTrainer, matrix: np.ndarray, labels: np.ndarray) -> bytes:
-    """Train a module and return it as ONNX, with the standardisation of its inputs inside.
+    """Train a module and return it in its kept form, the standardisation of its inputs inside.
 
     The same rows, trainer, device and number of threads give the same bytes.
 
@@ -64,8 +67,9 @@ def fit(spec: ModelSpec, trainer: TorchTrainer, matrix: np.ndarray, labels: np.n
         model = model.to("cpu").eval()
         with torch.no_grad():
             wanted = model(torch.from_numpy(matrix[:SAMPLE_ROWS])).numpy()
-        data = _exported(spec, trainer, model, matrix.shape[1])
-    return checked(spec.name, one_prediction(spec.name, data), matrix, wanted)
+        keep = _as_program if trainer.keep == "torch" else _as_onnx
+        data = keep(spec, trainer, model, matrix.shape[1])
+    return checked(spec.name, trainer.keep, data, matrix, wanted)
 
 
 def _train(
@@ -106,7 +110,16 @@ def _batches(rows: int, batch_rows: int) -> Iterator["torch.Tensor"]:
             yield chosen
 
 
-def _exported(spec: ModelSpec, trainer: TorchTrainer, model: "Scored", columns: int) -> bytes:
+def _as_program(spec: ModelSpec, trainer: TorchTrainer, model: "Scored", columns: int) -> bytes:
+    from tasks.fitters.torch_program import program_of
+
+    try:
+        return program_of(model, columns)
+    except (RuntimeError, ValueError) as error:
+        raise _not_exported(spec, trainer, error) from error
+
+
+def _as_onnx(spec: ModelSpec, trainer: TorchTrainer, model: "Scored", columns: int) -> bytes:
     import torch
     from torch.jit._trace import TracerWarning
 
@@ -131,14 +144,12 @@ def _exported(spec: ModelSpec, trainer: TorchTrainer, model: "Scored", columns: 
     for warning in said:
         if issubclass(warning.category, TracerWarning):  # a branch that the graph has only half of
             raise _not_exported(spec, trainer, warning.message)
-    return written.getvalue()
+    return one_prediction(spec.name, written.getvalue())
 
 
 def _not_exported(spec: ModelSpec, trainer: TorchTrainer, said: object) -> SpecRefused:
     reason = str(said).strip().split("\n", 1)[0]
-    return SpecRefused(
-        spec.name, f"trainer.module {trainer.module!r} does not export to ONNX: {reason}"
-    )
+    return SpecRefused(spec.name, f"trainer.module {trainer.module!r} does not export: {reason}")
 
 
 @contextlib.contextmanager
@@ -146,11 +157,13 @@ def _settled(seed: int) -> Iterator[None]:
     """Seeds and deterministic kernels inside, everything as it was outside."""
     import torch
 
-    before = torch.are_deterministic_algorithms_enabled()
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # a loaded model may have set one
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            torch.set_num_threads(threads)

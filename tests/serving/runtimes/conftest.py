@@ -1,5 +1,6 @@
 """One tiny model of each runtime, of the same five inputs."""
 
+import functools
 import json
 from collections.abc import Callable
 
@@ -63,6 +64,28 @@ def linear(seed: int = 0) -> bytes:
     return model_of(nodes, tensors)
 
 
+@functools.cache
+def network(seed: int = 0) -> bytes:
+    """A small PyTorch network with gaps in its inputs, as its ``torch.export`` graph."""
+    import torch
+
+    from tasks.fitters.torch_program import program_of
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [torch.nn.Linear(COLUMNS, 24), torch.nn.BatchNorm1d(24), torch.nn.Tanh()]
+            self.layers = torch.nn.Sequential(*layers, torch.nn.Linear(24, 1))
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            known = torch.where(torch.isnan(rows), 0.0, rows)
+            return torch.sigmoid(self.layers(known)).reshape(-1)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return program_of(Network().eval(), COLUMNS)
+
+
 @pytest.fixture
 def matrix() -> Callable[..., np.ndarray]:
     """A factory of rows with gaps."""
@@ -88,6 +111,7 @@ def model(booster, bundled) -> Callable[..., bytes]:
     makers = {
         "xgboost": lambda seed: bytes(booster(seed).save_raw("ubj")),
         "onnx": linear,
+        "torch": network,
         "ensemble": ensemble,
     }
     return lambda kind, seed=0: makers[kind](seed)

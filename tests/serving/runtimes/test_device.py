@@ -40,7 +40,7 @@ def test_a_gpu_that_cannot_be_used_is_an_error_that_says_why(monkeypatch, gpus, 
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("kind", ["xgboost", "onnx"])
+@pytest.mark.parametrize("kind", ["xgboost", "onnx", "torch"])
 def test_a_gpu_answers_within_rounding_of_the_cpu(kind, model, opened, matrix):
     on_cpu, on_gpu = (opened(kind, model(kind), device=device) for device in ("cpu", "auto"))
     if on_gpu.device == "cpu":

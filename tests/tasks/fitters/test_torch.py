@@ -46,6 +46,18 @@ def test_a_network_learns_and_becomes_a_bundle_that_needs_no_torch(
         assert workshop.bundle(spec(trainer))[0] == digest
 
 
+def test_a_network_can_be_kept_as_its_exported_graph(workshop, spec, model_file):
+    module = f"{model_file(NETWORKS)}:small"
+    trainer = TorchTrainer(module=module, epochs=2, batch_rows=256, learning_rate=0.02)
+    digest, card = workshop.bundle(spec(trainer.model_copy(update={"keep": "torch"})))
+    predictor = workshop.load(digest)
+    assert predictor.bundle.manifest.runtime == "torch"
+    assert card.metrics["roc_auc"] > 0.8
+    as_onnx = workshop.load(workshop.bundle(spec(trainer))[0])
+    rows = predictor.background
+    np.testing.assert_allclose(predictor.predict(rows), as_onnx.predict(rows), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("module", "changes", "says"),
     [
@@ -54,7 +66,8 @@ def test_a_network_learns_and_becomes_a_bundle_that_needs_no_torch(
         ("own_model:wide", {}, "gives 128 values for 64 rows; give one a row"),
         ("own_model:small", {"parameters": {"depth": 3}}, "does not take .*'depth': 3"),
         ("own_model:small", {"learning_rate": 1e30}, "try a smaller trainer.learning_rate"),
-        ("own_model:Undecided", {}, "does not export to ONNX: Converting a tensor to a Python"),
+        ("own_model:Undecided", {}, "does not export: Converting a tensor to a Python"),
+        ("own_model:Undecided", {"keep": "torch"}, "does not export: Could not guard on data-dep"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_named(
@@ -67,7 +80,7 @@ def test_what_cannot_be_trained_is_refused_and_named(
 
 
 def test_why_torch_s_own_exported_files_are_no_format_for_bundles(tmp_path):
-    """``torch.export.load`` runs what a file says: the reason why networks are kept as ONNX."""
+    """``torch.export.load`` runs what a file says: the reason why nothing here calls it."""
     import io
     import json
     import zipfile
