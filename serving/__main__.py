@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from headrace.errors import ExitCode, HeadraceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket as Socket  # noqa: N812  (the name of the module is taken)
+
     from headrace.settings import Settings
     from serving.settings import ServerSettings
 
@@ -21,17 +24,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # Imported here: --help and a wrong option answer at once.
         from headrace.settings import load_settings
+        from serving import logs
         from serving.settings import load_server_settings
 
         settings, places = load_server_settings(**vars(arguments)), load_settings()
         # A command: the process is ours alone, but for Feast, which needs pandas.
-        if argv is None and places.online_uri != "feast":
-            sys.meta_path.insert(0, _WithoutPandas)
-        _serve(settings, places)
+        if argv is None:
+            logs.configure(settings.log_format)
+            if places.online_uri != "feast":
+                sys.meta_path.insert(0, _WithoutPandas)
+        return _serve(settings, places)
     except HeadraceError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return ExitCode.DONE
+        return _told(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--endpoint", help="endpoint whose release is served (flight_delay)")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8080); 0: any free one")
+    parser.add_argument("--workers", type=int, help="processes that share the port (1)")
     return parser
 
 
@@ -59,18 +64,55 @@ class _WithoutPandas:
             raise ModuleNotFoundError("the server runs without pandas", name=name)
 
 
-def _serve(settings: "ServerSettings", places: "Settings") -> None:
+def _serve(settings: "ServerSettings", places: "Settings") -> int:
+    """Answer, alone or as the parent of several workers, until told to stop."""
     import logging
 
+    from serving import listener, logs, workers
+
+    with listener.listen(settings) as listening:
+        url = listener.address(listening)
+
+        def ready(summary: str) -> None:
+            sys.stdout.write(f"ready: {summary} at {url} (docs: {url}/docs)\n")
+            sys.stdout.flush()
+
+        if settings.workers == 1:
+            _work(settings, places, listening, ready)
+            return ExitCode.DONE
+
+        def work(number: int, parent: "Socket") -> int:
+            logs.configure(settings.log_format, number)
+            try:
+                _work(settings, places, listening, lambda said: parent.send(said.encode()), parent)
+            except HeadraceError as error:
+                return _told(error)
+            return ExitCode.DONE
+
+        return workers.Parent(
+            settings.workers,
+            work,
+            ready=lambda said: ready(f"{said}, {settings.workers} workers,"),
+            tell=logging.getLogger(__name__).warning,
+        ).run()
+
+
+def _work(
+    settings: "ServerSettings",
+    places: "Settings",
+    listening: "Socket",
+    ready: "Callable[[str], object]",
+    parent: "Socket | None" = None,
+) -> None:
+    """Load the models and answer for them in this process."""
     from featurestore.online.reader import ReaderOptions, open_online_reader
     from monitoring.inference_log import InferenceLog
     from serving import listener
-    from serving.app import create_app
+    from serving.app import create_server
     from serving.dataplane import STATUS_NAMES
-    from serving.endpoint import Endpoint
+    from serving.loading import ModelLoader
+    from serving.repository import ModelRepository
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("serving").setLevel(logging.INFO)
     options = ReaderOptions(
         deadline_seconds=settings.store_deadline_seconds,
         retry_seconds=settings.store_retry_seconds,
@@ -78,23 +120,41 @@ def _serve(settings: "ServerSettings", places: "Settings") -> None:
         cache_seconds=settings.cache_seconds,
         cache_rows=settings.cache_rows,
     )
-    with listener.listen(settings.host, settings.port) as socket:
-        endpoint = Endpoint(
-            places.storage_uri,
-            settings.endpoint,
-            lambda plan: open_online_reader(places, plan, options),
-            poll_seconds=settings.poll_seconds,
-        )
-        log = InferenceLog(
-            places.storage_uri,
-            settings.endpoint,
-            status_names=STATUS_NAMES,
-            flush_rows=settings.log_flush_rows,
-            flush_seconds=settings.log_flush_seconds,
-            capacity_rows=settings.log_capacity_rows,
-        )
-        app = create_app(endpoint, settings=settings, log=log)
-        listener.run(app, socket, drain_seconds=settings.drain_seconds, ready=endpoint.summary)
+    loader = ModelLoader(
+        places.storage_uri,
+        lambda plan: open_online_reader(places, plan, options),
+        device=settings.device,
+        threads=settings.threads,
+    )
+    repository = ModelRepository(
+        settings.endpoint.split(","),
+        loader,
+        poll_seconds=settings.poll_seconds,
+        memory_bytes=settings.model_memory_mb * 1_000_000,
+        drain_seconds=settings.drain_seconds,
+    )
+    log = InferenceLog(
+        places.storage_uri,
+        repository.named[0],
+        status_names=STATUS_NAMES,
+        flush_rows=settings.log_flush_rows,
+        flush_seconds=settings.log_flush_seconds,
+        capacity_rows=settings.log_capacity_rows,
+    )
+    server = create_server(repository, settings=settings, log=log)
+    listener.run(
+        server.app,
+        listening,
+        server.lane,
+        drain_seconds=settings.drain_seconds,
+        ready=lambda: ready(repository.summary()),
+        parent=parent,
+    )
+
+
+def _told(error: HeadraceError) -> int:
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""The server's routes: each a few lines over the exchange and the model that answers now.
+"""The server, put together: models, data plane, codecs, and the routes of every part.
+
+Hot requests go from their connection through a codec to the data plane (``Server.lane``); all
+others are routes of the web framework (``Server.app``), inference in unusual clothes among them,
+with the same codecs.
 
 Imports nothing that a server does not need: no prefect, feast, mlflow, evidently, pandas, SciPy,
 scikit-learn or the xgboost Python package. A test starts a process and looks.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,29 +21,71 @@ from starlette.routing import Route
 
 from headrace.errors import HeadraceError
 from monitoring.inference_log import InferenceLog
-from serving import docs_page, health, json_body, openapi, plain
-from serving.endpoint import Endpoint
-from serving.errors import http_status
-from serving.exchange import Edge, Exchange, json_response, request_id
+from serving import docs_page, health, json_body, openapi
+from serving.dataplane import DataPlane
+from serving.errors import PlaneFailed
+from serving.exchange import Exchange, error_response, json_response, request_id
+from serving.http.caller import parse_networks
+from serving.http.codec import Codec
+from serving.http.heads import Heads
+from serving.http.lane import Lane
+from serving.http.limits import limits_of
+from serving.logs import RequestLog
 from serving.metrics import Metrics
+from serving.plain import PlainCodec
+from serving.recorded import Recorded
+from serving.repository import ModelRepository
 from serving.settings import ServerSettings
-from serving.v2 import former as v2
+from serving.v2 import routes as v2_routes
+from serving.v2.codec import V2Codec
+
+PLAIN_PATH = "/api/v1/infer"
 
 
-def create_app(endpoint: Endpoint, *, settings: ServerSettings, log: InferenceLog) -> Starlette:
-    """Return the application that answers for ``endpoint``.
+@dataclass(frozen=True)
+class Server:
+    """What answers: the hot lane, and the web framework for all else."""
 
-    It follows the release while it runs, and writes what waits in ``log`` when it ends.
+    app: Starlette
+    lane: Lane
+
+
+def create_server(
+    repository: ModelRepository, *, settings: ServerSettings, log: InferenceLog
+) -> Server:
+    """Return the server of the models in ``repository``.
+
+    Its application follows releases while it runs, and writes what waits in ``log`` when it ends.
     """
+    endpoint = next(iter(repository.endpoints.values()))
     metrics = Metrics(endpoint, log)
-    exchange = Exchange(endpoint, settings=settings, metrics=metrics, log=log)
-    doors = _Doors(endpoint, settings, metrics, log, exchange)
+    plane = DataPlane(settings)
+    recorded = Recorded(plane, metrics, log)
+    trusted = parse_networks(settings.trusted_proxies)
+    watcher = RequestLog(
+        lambda edge, status: metrics.count(edge, status, 0.0),
+        access=settings.access_log,
+        slow_seconds=settings.slow_seconds,
+    )
+    v2, plain = V2Codec(repository, settings), PlainCodec(repository, settings)
+    limits = limits_of(settings)
+    lane = Lane(
+        recorded,
+        Heads({PLAIN_PATH: plain}, v2, limits=limits),
+        limits,
+        watcher,
+        trusted,
+        slow_seconds=0.0 if settings.access_log else settings.slow_seconds,
+    )
+    exchange = Exchange(recorded, settings, watcher, trusted)
+    doors = _Doors(repository, settings, metrics, log, lane)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        endpoint.start_watching()
+        repository.start_watching()
         yield
-        endpoint.close()
+        repository.close()
+        plane.close()
         log.close()
 
     handlers: dict[Any, Any] = {
@@ -48,62 +93,60 @@ def create_app(endpoint: Endpoint, *, settings: ServerSettings, log: InferenceLo
         HeadraceError: _failed,
         Exception: _broken,
     }
-    return Starlette(routes=doors.routes(), lifespan=lifespan, exception_handlers=handlers)
+    routes = [
+        *_inference(exchange, plain, v2),
+        *v2_routes.routes(plane, repository, settings),
+        *doors.routes(),
+    ]
+    return Server(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), lane)
+
+
+def _inference(exchange: Exchange, plain: Codec, v2: Codec) -> list[Route]:
+    """The hot routes, for what the hot lane leaves to the framework."""
+
+    async def infer(request: Request) -> Response:
+        return await exchange.answer(request, plain)
+
+    async def v2_infer(request: Request) -> Response:
+        return await exchange.answer(request, v2)
+
+    model = "/v2/models/{name}"
+    return [
+        Route(PLAIN_PATH, infer, methods=["POST"]),
+        Route(f"{model}/infer", v2_infer, methods=["POST"]),
+        Route(f"{model}/versions/{{version}}/infer", v2_infer, methods=["POST"]),
+    ]
 
 
 @dataclass(frozen=True)
 class _Doors:
-    endpoint: Endpoint
+    repository: ModelRepository
     settings: ServerSettings
     metrics: Metrics
     log: InferenceLog
-    exchange: Exchange
+    lane: Lane
 
     def routes(self) -> list[Route]:
-        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
         return [
-            Route("/api/v1/infer", self.infer, methods=["POST"]),
-            Route("/v2", self.server_metadata),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
-            *(Route(base, self.model_metadata) for base in (model, version)),
-            *(Route(f"{base}/ready", self.model_ready) for base in (model, version)),
-            *(Route(f"{base}/infer", self.v2_infer, methods=["POST"]) for base in (model, version)),
             Route("/health", self.health),
             Route("/metrics", self.metrics_text),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
         ]
 
-    async def infer(self, request: Request) -> Response:
-        return await self.exchange.answer(request, _PLAIN)
-
-    async def v2_infer(self, request: Request) -> Response:
-        render = partial(v2.render, endpoint=self.endpoint.name)
-        edge = Edge(v2.EDGE, v2.infer, render, _v2_error, v2.request_id_of)
-        return await self.exchange.answer(request, edge, self._check(request))
-
-    async def model_metadata(self, request: Request) -> Response:
-        model = self.endpoint.current
-        self._check(request)(model)
-        return _json(v2.metadata(model, self.endpoint.name), request)
-
-    async def model_ready(self, request: Request) -> Response:
-        model = self.endpoint.current
-        self._check(request)(model)
-        return _json({"name": self.endpoint.name, "ready": True}, request)
-
-    async def server_metadata(self, request: Request) -> Response:
-        return _json(v2.SERVER, request)
-
     async def live(self, request: Request) -> Response:
         return _json({"live": True}, request)
 
     async def ready(self, request: Request) -> Response:
-        return _json({"ready": True}, request)
+        answering = any(endpoint.current for endpoint in self.repository.endpoints.values())
+        is_ready = answering and not self.lane.draining
+        return _json({"ready": is_ready}, request, status=200 if is_ready else 503)
 
     def health(self, request: Request) -> Response:  # on a thread: it asks the online store
-        return _json(health.report(self.endpoint, self.log), request)
+        endpoint = next(iter(self.repository.endpoints.values()))
+        return _json(health.report(endpoint, self.log), request)
 
     async def metrics_text(self, _: Request) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -115,23 +158,12 @@ class _Doors:
         return HTMLResponse(docs_page.page(self._document(), base_url=_base_url(request)))
 
     def _document(self) -> dict[str, Any]:
-        model, name = self.endpoint.current, self.endpoint.name
-        return openapi.document(model, name, max_rows=self.settings.max_rows)
-
-    def _check(self, request: Request) -> Callable[[Any], None]:
-        name, version = request.path_params["name"], request.path_params.get("version")
-        return lambda model: v2.check_served(model, self.endpoint.name, name, version)
+        model = self.repository.served()
+        return openapi.document(model, model.release.endpoint, max_rows=self.settings.max_rows)
 
 
-def _v2_error(error: Exception, _: str) -> dict[str, Any]:
-    return {"error": str(error)}
-
-
-_PLAIN = Edge(plain.EDGE, plain.infer, plain.render, plain.render_error, lambda _, given: given)
-
-
-def _json(content: Any, request: Request) -> Response:
-    return json_response(json_body.encode(content), request_id=request_id(request))
+def _json(content: Any, request: Request, *, status: int = 200) -> Response:
+    return json_response(json_body.encode(content), status=status, request_id=request_id(request))
 
 
 def _base_url(request: Request) -> str:
@@ -148,11 +180,9 @@ async def _no_such_door(request: Request, error: HTTPException) -> Response:
 
 
 async def _failed(request: Request, error: HeadraceError) -> Response:
-    content = json_body.encode({"error": str(error)})
-    return json_response(content, status=http_status(error), request_id=request_id(request))
+    return error_response(error, request)
 
 
 async def _broken(request: Request, _: Exception) -> Response:
     # Starlette raises the error again after this answer, so that the log has its traceback.
-    content = json_body.encode({"error": "the server failed; its log says more"})
-    return json_response(content, status=500, request_id=request_id(request))
+    return error_response(PlaneFailed("answer the request"), request)

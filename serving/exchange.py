@@ -1,126 +1,98 @@
-"""One HTTP request from its body to its answer, the same for every edge.
+"""One inference request through the web framework: the same codecs as the hot lane, awaited.
 
-Reads the body within its limits, decodes it, lets the edge infer, counts, logs, and turns errors
-into the edge's words. Small bodies are answered on the event loop, where a hop to a thread would
-cost more than the answer; large ones on a thread, so that the loop stays free.
+Here come the requests that the hot lane leaves: bodies in chunks, clients that wait for "100
+Continue", and tests without a socket. It also has what every other route needs: a body within its
+limits, and JSON with a request id.
 """
 
 import asyncio
-import logging
-import re
-import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from typing import Protocol
 
-from starlette.requests import Request
+import msgspec
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from headrace.errors import HeadraceError
-from monitoring.inference_log import Inference, InferenceLog
-from serving import json_body
-from serving.dataplane import Answer, ServedModel
-from serving.endpoint import Endpoint
-from serving.errors import BodyRefused, BodyTooLarge, BodyTooSlow, http_status
-from serving.metrics import Metrics
+from serving.errors import BodyTooLarge, EncodingRefused, PlaneFailed, http_status
+from serving.http.caller import Networks, caller
+from serving.http.codec import Codec, new_request_id, sane_request_id
+from serving.http.heads import codec_head
+from serving.http.lane import Watcher
+from serving.http.responses import error_headers, headers_of
+from serving.query import Answer, Query
 from serving.settings import ServerSettings
 
 REQUEST_ID = "X-Request-Id"
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_INLINE_BYTES = 32_768  # some hundred rows: about a millisecond of work
-_logger = logging.getLogger(__name__)
+_INLINE_BYTES = 32_768  # as in the hot lane
 
 
-@dataclass(frozen=True)
-class Edge:
-    """One protocol's way to ask and to answer."""
+class Plane(Protocol):
+    """Who computes; ``serving.dataplane.DataPlane`` is the real one."""
 
-    name: str
-    infer: Callable[..., Answer]
-    """``infer(model, document, max_rows=...)``."""
-    render: Callable[[Answer, str], dict[str, Any]]
-    """The body of an answer, given the request id."""
-    render_error: Callable[[Exception, str], dict[str, Any]]
-    """The body of an error, given the request id."""
-    request_id_of: Callable[[Any, str], str]
-    """The request id in a body, or the one given."""
-
-
-@dataclass
-class _Arrival:
-    edge: Edge
-    request_id: str  # the header's, until the body is read and says another
-    at: datetime
-    clock: float
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.clock
+    async def infer(self, query: Query) -> Answer:
+        """Return the answer to ``query``."""
 
 
 class Exchange:
-    """Answers inference requests for one endpoint."""
+    """Answers inference requests that come through the web framework."""
 
     def __init__(
-        self, endpoint: Endpoint, *, settings: ServerSettings, metrics: Metrics, log: InferenceLog
+        self, plane: Plane, settings: ServerSettings, watcher: Watcher, trusted: Networks
     ) -> None:
-        self._endpoint, self._settings = endpoint, settings
-        self._metrics, self._log = metrics, log
+        self._plane, self._watcher, self._trusted = plane, watcher, trusted
+        self._body_bytes = settings.max_body_bytes
+        self._binary_bytes = max(settings.max_binary_bytes, settings.max_body_bytes)
 
-    async def answer(
-        self, request: Request, edge: Edge, check: Callable[[ServedModel], None] | None = None
-    ) -> Response:
-        """Answer ``request``; ``check`` may refuse it before its body is read."""
-        arrival = _Arrival(edge, request_id(request), datetime.now(UTC), time.perf_counter())
-        model = self._endpoint.current
+    async def answer(self, request: Request, codec: Codec) -> Response:
+        """Answer ``request`` in the words of ``codec``."""
+        name = request_id(request)
         try:
-            if check:
-                check(model)
-            body = await self._body(request)
-            if len(body) <= _INLINE_BYTES:
-                content = self._infer(model, body, arrival)
-            else:
-                content = await asyncio.to_thread(self._infer, model, body, arrival)
-            status = 200
+            answer = await self._infer(request, codec)
+            name = answer.query.request_id
+            lines, content = codec.encode(answer)
         except HeadraceError as error:
-            content, status = self._failed(error, arrival), http_status(error)
-        self._metrics.count(edge.name, status, arrival.seconds)
-        return json_response(content, status=status, request_id=arrival.request_id)
+            return self._failed(request, codec, name, error)
+        except ClientDisconnect:
+            raise
+        except Exception as fault:  # noqa: BLE001  (a fault of ours costs its request a status 500)
+            failed = PlaneFailed("answer the request")
+            failed.__cause__ = fault
+            return self._failed(request, codec, name, failed)
+        return Response(content, headers=_named(headers_of(lines), name))
 
-    def _infer(self, model: ServedModel, body: bytes, arrival: _Arrival) -> bytes:
-        edge = arrival.edge
-        document = json_body.decode(body)
-        arrival.request_id = edge.request_id_of(document, arrival.request_id)
-        answer = edge.infer(model, document, max_rows=self._settings.max_rows)
-        self._metrics.count_answer(edge.name, answer)
-        self._log.record(_inference(answer, arrival))
-        return json_body.encode(edge.render(answer, arrival.request_id))
+    async def _infer(self, request: Request, codec: Codec) -> Answer:
+        head = codec_head(request.url.path, request.headers, **request.path_params)
+        limit = self._body_bytes if head.header_length is None else self._binary_bytes
+        body = await read_body(request, limit=limit)
+        if len(body) <= _INLINE_BYTES:
+            query = codec.decode(body, head)
+        else:
+            query = await asyncio.to_thread(codec.decode, body, head)
+        return await self._plane.infer(query)
 
-    def _failed(self, error: HeadraceError, arrival: _Arrival) -> bytes:
-        if http_status(error) >= 500:
-            _logger.error("request_id=%s edge=%s: %s", arrival.request_id, arrival.edge.name, error)
-        return json_body.encode(arrival.edge.render_error(error, arrival.request_id))
-
-    async def _body(self, request: Request) -> bytes:
-        try:
-            async with asyncio.timeout(self._settings.body_seconds):
-                return await read_body(request, limit=self._settings.max_body_bytes)
-        except TimeoutError as error:
-            raise BodyTooSlow(self._settings.body_seconds) from error
+    def _failed(self, request: Request, codec: Codec, name: str, error: HeadraceError) -> Response:
+        status = http_status(error)
+        peer = request.client.host if request.client else "?"
+        who = caller(peer, request.headers.get("x-forwarded-for"), self._trusted)
+        self._watcher.refused(codec.edge, status, who, name, error)
+        headers = _named(error_headers(error), name)
+        if status in (408, 413):
+            headers["connection"] = "close"  # the rest of the body is not read
+        return Response(codec.encode_error(error, name), status, headers)
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:
     """Return the body, giving up as soon as it is known to be longer than ``limit`` bytes.
 
+    How long it may take is the connection's to know: ``serving/http/limits.py``.
+
     Raises:
         BodyTooLarge: if it is.
-        BodyRefused: if it is compressed or holds the binary extension of the V2 protocol.
+        EncodingRefused: if it is compressed.
     """
-    for header in ("Content-Encoding", "Inference-Header-Content-Length"):
-        if header in request.headers:
-            raise BodyRefused(f"{header} is not supported; send plain JSON without that header")
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise EncodingRefused(encoding)
     said = request.headers.get("Content-Length", "0")
     if said.isdigit() and int(said) > limit:
         raise BodyTooLarge(f"a body of {int(said):,} bytes", limit, "bytes")
@@ -135,33 +107,24 @@ async def read_body(request: Request, *, limit: int) -> bytes:
 
 def request_id(request: Request) -> str:
     """The caller's ``X-Request-Id`` where it is short and plain, else a new one."""
-    given = request.headers.get(REQUEST_ID, "")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return sane_request_id(request.headers.get(REQUEST_ID)) or new_request_id()
 
 
 def json_response(content: bytes, *, status: int = 200, request_id: str) -> Response:
     """A JSON response that carries its request id, where that may stand in a header."""
-    # 408 and 413 leave a part of the body unread: the connection cannot be used again.
-    close = {"Connection": "close"} if status in (408, 413) else {}
-    named = {REQUEST_ID: request_id} if _SANE_ID.fullmatch(request_id) else {}
-    headers = {**named, **close}
+    headers = _named({}, request_id)
+    if status in (408, 413):
+        # A part of the body is unread: where the next request begins is not known.
+        headers["Connection"] = "close"
     return Response(content, status, headers, media_type="application/json")
 
 
-def _inference(answer: Answer, arrival: _Arrival) -> Inference:
-    model, rows = answer.model, answer.rows
-    return Inference(
-        request_id=arrival.request_id,
-        received_at=arrival.at,
-        edge=arrival.edge.name,
-        digest=model.predictor.digest,
-        revision=model.release.revision,
-        plan=model.predictor.plan,
-        matrix=answer.matrix,
-        predictions=answer.predictions,
-        latency_seconds=arrival.seconds,
-        keys=rows.keys if rows else {},
-        request=rows.request if rows else {},
-        event_times=answer.event_times,
-        statuses=answer.statuses,
-    )
+def error_response(error: HeadraceError, request: Request) -> Response:
+    """What is wrong with a request, in the words of every route that has no codec."""
+    name = request_id(request)
+    content = msgspec.json.encode({"error": str(error)})
+    return Response(content, http_status(error), _named(error_headers(error), name))
+
+
+def _named(headers: dict[str, str], request_id: str) -> dict[str, str]:
+    return headers | ({REQUEST_ID: request_id} if sane_request_id(request_id) else {})

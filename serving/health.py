@@ -7,8 +7,8 @@ import numpy as np
 
 from monitoring.inference_log import InferenceLog
 from serving.dataplane import ServedModel, read_features
-from serving.endpoint import Endpoint
 from serving.errors import OnlineStoreFailing
+from serving.followed import Endpoint
 
 
 def report(endpoint: Endpoint, log: InferenceLog) -> dict[str, Any]:

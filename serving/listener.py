@@ -1,71 +1,162 @@
-"""From a listening socket to an ended server: uvicorn, with signals that end it in order."""
+"""From a listening socket to an ended server: uvicorn, with a drain that loses no request.
+
+SIGTERM or Ctrl-C: the server says that it is not ready, takes no new connections, and answers
+those that it has: a request under way, and one more of each client that is just about to send it,
+each with ``Connection: close``, so that no client is cut off in the middle of a thought. It ends
+when all have gone, at the latest after ``drain_seconds``. A second Ctrl-C ends it at once.
+"""
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from serving.errors import PortTaken
+from serving.http.lane import Lane
+from serving.http.protocol import HttpConnection
+from serving.settings import ServerSettings
+
+_BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to ``host:port``.
+def listen(settings: ServerSettings) -> socket.socket:
+    """Return a socket bound to the host and port of the settings.
 
     Bound before anything is loaded, so that a taken port is known at once.
 
     Raises:
         PortTaken: if it cannot be had.
     """
+    host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise PortTaken(host, port, error.strerror or str(error)) from error
+    # What a client leaves unread in the kernel's buffer is out of this process's sight: the kernel
+    # looks after it. Accepted connections inherit it; milliseconds. Not every system has it.
+    if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+        listening.setsockopt(socket.IPPROTO_TCP, option, int(settings.write_seconds * 1000))
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(
-    app: ASGIApp, listening: socket.socket, *, drain_seconds: int, ready: Callable[[], str]
+    app: ASGIApp,
+    listening: socket.socket,
+    lane: Lane,
+    *,
+    drain_seconds: float,
+    ready: Callable[[], object],
+    parent: socket.socket | None = None,
 ) -> None:
-    """Serve ``app`` until SIGTERM or Ctrl-C, then let requests under way end.
+    """Serve until SIGTERM or Ctrl-C, then drain.
 
     Args:
-        app: the application.
+        app: what answers all requests that are not hot.
         listening: from ``listen``.
-        drain_seconds: how long requests may take to end.
-        ready: what to say in the line that is printed once connections are answered.
+        lane: what answers those that are.
+        drain_seconds: how long the drain may take.
+        ready: called once connections are answered.
+        parent: a connection to the process that started this one; its end ends this one too.
     """
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        # uvicorn calls what it is given as it would a class.
+        http=functools.partial(HttpConnection, lane),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
+        backlog=_BACKLOG,
         access_log=False,
         log_config=None,
         # Who is asking is what the connection says: a header is anybody's word.
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=drain_seconds,
+        date_header=True,
     )
-    _Server(config, ready).run(sockets=[listening])
+    _Server(config, lane, drain_seconds=drain_seconds, ready=ready, parent=parent).run([listening])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lane: Lane,
+        *,
+        drain_seconds: float,
+        ready: Callable[[], object],
+        parent: socket.socket | None,
+    ) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._lane, self._drain_seconds = lane, drain_seconds
+        self._ready, self._parent = ready, parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        host, port = (sockets or [])[0].getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        sys.stdout.write(f"ready: {self._ready()} at {url} (docs: {url}/docs)\n")
-        sys.stdout.flush()
+        if self._parent is not None:
+            asyncio.get_running_loop().add_reader(self._parent, self._parent_has_gone)
+        self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            self._lane.second(self._connections)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(0)  # accept what already waits: closing would refuse it
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        for connection in self._connections:
+            connection.shutdown()
+        await self._drained()
+        for connection in self._connections:
+            connection.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    async def _drained(self) -> None:
+        """Return when nothing is under way any more, or when it has taken too long."""
+        state, loop = self.server_state, asyncio.get_running_loop()
+        end = loop.time() + self._drain_seconds
+        second = 1.0
+        while (state.connections or state.tasks) and not self.force_exit:
+            left = end - loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(0.05, left))
+            if self._drain_seconds - left > second:
+                second += 1.0
+                self._lane.second(self._connections)
+
+    @property
+    def _connections(self) -> list[HttpConnection]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        # Not ready from this moment on, and not from the next tick.
+        self._lane.drain()
+        super().handle_exit(sig, frame)
+
+    def _parent_has_gone(self) -> None:
+        if self._parent is not None:
+            asyncio.get_running_loop().remove_reader(self._parent)
+        self.handle_exit(signal.SIGTERM, None)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

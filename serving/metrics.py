@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from monitoring.inference_log import InferenceLog
 from serving.dataplane import STATUS_NAMES, Answer
-from serving.endpoint import Endpoint
+from serving.followed import Endpoint
 
 # From a warm single row to a full batch; the default buckets begin at 5 ms.
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

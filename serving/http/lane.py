@@ -1,6 +1,6 @@
 """What all connections of a process share: where queries go, the routes, the limits, the clock."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +22,9 @@ class Plane(Protocol):
 class Watcher(Protocol):
     """Who counts and logs what the plane does not see."""
 
-    def refused(self, edge: str, status: int, caller: str, error: HeadraceError) -> None:
+    def refused(
+        self, edge: str, status: int, caller: str, request_id: str, error: HeadraceError
+    ) -> None:
         """Take note of a request, or of a connection, that got an error."""
 
     def answered(self, edge: str, seconds: float, caller: str, request_id: str) -> None:
@@ -73,5 +75,5 @@ class Lane:
 class Watched(Protocol):
     """A connection with deadlines."""
 
-    look: Callable[[], None]
-    """Close it if a deadline is over."""
+    def look(self) -> None:
+        """Close it if a deadline is over."""

@@ -266,7 +266,7 @@ class HttpConnection(FrameworkConnection):
         body = hot.codec.encode_error(error, name)
         begin = opening(status, self._lane.date, close=not keep_alive)
         self.transport.write(response(begin, error_lines(error), body, name))
-        self._lane.watcher.refused(hot.codec.edge, status, self._caller(), error)
+        self._lane.watcher.refused(hot.codec.edge, status, self._caller(), name, error)
         if keep_alive:
             self._next()
         else:
@@ -333,7 +333,7 @@ class HttpConnection(FrameworkConnection):
         if not (self._framework and self.response_started):
             begin = opening(status, self._lane.date, close=True)
             self.transport.write(response(begin, error_lines(error), body, name))
-        self._lane.watcher.refused("http", status, self._caller(), error)
+        self._lane.watcher.refused("http", status, self._caller(), name, error)
         self._linger()
 
     def _linger(self) -> None:

@@ -8,7 +8,6 @@ from serving.errors import http_status
 from serving.http.codec import sane_request_id
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
-_JSON = b"content-type: application/json\r\n"
 _CLOSE = b"connection: close\r\n"
 
 
@@ -42,13 +41,24 @@ def response(opening: bytes, lines: bytes, body: bytes, request_id: str) -> byte
     return b"%bcontent-length: %d\r\n%b\r\n%b" % (opening, len(body), lines, body)
 
 
+def error_headers(error: HeadraceError) -> dict[str, str]:
+    """Return the headers that tell ``error``."""
+    status = http_status(error)
+    headers = {"content-type": "application/json"}
+    if status == 415:
+        headers["accept-encoding"] = "identity"
+    if status == 503:
+        headers["retry-after"] = str(getattr(error, "retry_after_seconds", 1))
+    return headers
+
+
 def error_lines(error: HeadraceError) -> bytes:
-    """Return the header lines that tell ``error``."""
-    lines = _JSON
-    if http_status(error) == 415:
-        lines += b"accept-encoding: identity\r\n"
-    if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
-        lines += b"retry-after: %d\r\n" % seconds
-    elif http_status(error) == 503:
-        lines += b"retry-after: 1\r\n"
-    return lines
+    """Return the same as header lines."""
+    lines = [f"{name}: {value}\r\n" for name, value in error_headers(error).items()]
+    return "".join(lines).encode("latin-1")
+
+
+def headers_of(lines: bytes) -> dict[str, str]:
+    """Return header lines, each ended by CR LF, as a mapping."""
+    pairs = [line.split(": ", 1) for line in lines.decode("latin-1").split("\r\n") if line]
+    return dict(pairs)
