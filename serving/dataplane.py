@@ -35,7 +35,8 @@ from serving.errors import (
 )
 from serving.inputs import Inputs, KeyedRows, keyed_inputs, keyed_rows, raw_inputs, split
 from serving.outputs import Run, answers, run
-from serving.query import Done, Outcome, Query
+from serving.query import Computed, Done, Outcome, Query
+from serving.results.batch import Found, Results
 from serving.schema import Rows
 from serving.served import STATUS_NAMES, FeatureReader, ServedModel
 from serving.settings import ServerSettings
@@ -58,8 +59,8 @@ _logger = logging.getLogger(__name__)
 class DataPlane:
     """Answers queries of any number of models; one for a process and its event loop."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ServerSettings, results: Results | None = None) -> None:
+        self._settings, self._results = settings, results
         self._queues: dict[int, ModelQueue] = {}  # by id() of a model that is alive
         self._reading: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="batch")
@@ -184,13 +185,40 @@ class DataPlane:
             inputs = raw_inputs(batch[0].model, batch, self._tell)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
             self._fail(batch, "prepare a batch", error)
+            return
+        if inputs is None:
+            return
+        if self._results is None:
+            queue.ready.append(inputs)
+        elif self._results.is_shared:
+            task = asyncio.get_running_loop().create_task(self._look_up(queue, inputs))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
         else:
-            queue.ready += [inputs] if inputs else []
+            found, rest = self._results.raw_here(batch[0].model, inputs)
+            self._hand_out_found(found)
+            queue.ready += [rest] if rest else []
+
+    async def _look_up(self, queue: ModelQueue, inputs: Inputs) -> None:
+        """Look for results of raw features in Redis; what is not there is to be computed."""
+        assert self._results is not None
+        try:
+            found, rest = await self._results.raw(inputs.queries[0].model, inputs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
+            self._fail(inputs.queries, "look up results", error)
+        else:
+            self._hand_out_found(found)
+            queue.ready += [rest] if rest else []
+        self._turn(queue)
 
     async def _read_batch(self, queue: ModelQueue, batch: list[Query]) -> None:
         model = batch[0].model
         try:
-            if keyed := keyed_rows(model, batch, self._tell):
+            keyed = keyed_rows(model, batch, self._tell)
+            if keyed and self._results:
+                found, keyed = await self._results.keyed(model, keyed)
+                self._hand_out_found(found)
+            if keyed:
                 queue.ready += await self._read(model, keyed)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
             self._fail(batch, "read features", error)
@@ -235,14 +263,24 @@ class DataPlane:
         self._turn(queue)
 
     def _deliver(self, queue: ModelQueue, inputs: list[Inputs], ran: Run) -> None:
-        model, null = inputs[0].queries[0].model, self._settings.on_not_finite == "null"
         for some, batch in zip(inputs, ran.batches, strict=True):
-            for query, outcome in answers(model, some, batch, null_not_finite=null):
-                self._tell(query, outcome)
+            self._hand_out(some, batch)
+            if self._results:
+                self._results.keep(some.queries[0].model, some, batch)
         queue.cost.measured(ran.rows, ran.seconds)
         queue.pace.measured(ran.rows, time.perf_counter() - ran.begun)
         settings = self._settings
         queue.most_rows = queue.pace.most_rows(settings.max_wait_seconds, settings.max_batch_rows)
+
+    def _hand_out(self, inputs: Inputs, batch: Computed) -> None:
+        """Give every query of a batch its own rows."""
+        model, null = inputs.queries[0].model, self._settings.on_not_finite == "null"
+        for query, outcome in answers(model, inputs, batch, null_not_finite=null):
+            self._tell(query, outcome)
+
+    def _hand_out_found(self, found: Found | None) -> None:
+        if found:
+            self._hand_out(found.inputs, found.computed)
 
     def _is_large(self, query: Query, queue: ModelQueue) -> bool:
         return query.features is None or queue.cost.seconds(query.rows) > _LOOP_SECONDS

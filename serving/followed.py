@@ -121,7 +121,8 @@ class Endpoint:
         self._closing.set()
         self._asked.set()
         if self._watcher and self._watcher is not threading.current_thread():
-            self._watcher.join()
+            # One that is loading is not waited for: it ends with the process.
+            self._watcher.join(timeout=1.0)
 
     def look(self) -> bool:
         """Follow the release once; True if another model answers now."""

@@ -5,7 +5,7 @@ so that a bad one costs only itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class Inputs:
     """Keys and request fields; None for raw features."""
     statuses: Mapping[str, np.ndarray] = field(default_factory=dict)
     event_times: Mapping[str, np.ndarray] = field(default_factory=dict)
+    keys: Sequence[bytes] = ()
+    """What each row's result is kept under; empty where results are not kept."""
 
 
 def raw_inputs(model: "ServedModel", queries: Sequence[Query], tell: Tell) -> Inputs | None:
@@ -61,6 +63,8 @@ class KeyedRows:
     queries: list[Query]
     counts: list[int]
     rows: Rows
+    keys: Sequence[bytes] = ()
+    """As of ``Inputs``."""
 
 
 def keyed_rows(model: "ServedModel", queries: Sequence[Query], tell: Tell) -> KeyedRows | None:
@@ -87,7 +91,8 @@ def keyed_inputs(model: "ServedModel", keyed: KeyedRows, read: OnlineRows) -> In
     matrix = model.predictor.matrix(reads, keyed.rows.request)
     if overridden:
         _override_columns(model, keyed, matrix, reads)
-    return Inputs(keyed.queries, keyed.counts, matrix, keyed.rows, read.status, read.event_times)
+    parts = keyed.rows, read.status, read.event_times
+    return Inputs(keyed.queries, keyed.counts, matrix, *parts, keyed.keys)
 
 
 def split(keyed: KeyedRows) -> list[KeyedRows]:
@@ -178,7 +183,7 @@ def _numbered(error: FieldsRefused, row: int) -> FieldsRefused:
     """What is wrong with a row that was looked at alone, with its number in the request."""
     return FieldsRefused(
         [
-            Problem(p.message.replace("row 0", f"row {row}", 1), field=p.field, row=row)
+            replace(p, message=p.message.replace("row 0", f"row {row}", 1), row=row)
             for p in error.problems
         ]
     )

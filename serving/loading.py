@@ -86,6 +86,11 @@ class ModelLoader:
         warm_up(model)
         return Loaded(model, size, time.perf_counter() - begun)
 
+    def close(self) -> None:
+        """Let go of what trials need."""
+        if self.trials:
+            self.trials.close()
+
 
 def warm_up(model: ServedModel) -> None:
     """Let the model and its reader do once what requests will ask of them.

@@ -19,6 +19,7 @@ from serving.errors import ModelNotReady, ModelNotServed, ModelTooLarge
 from serving.followed import Endpoint, State
 from serving.loading import ModelLoader
 from serving.served import ServedModel
+from serving.wanted import Wanted
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ModelRepository:
         poll_seconds: float = 1.0,
         memory_bytes: int = 0,
         drain_seconds: float = 10.0,
+        wanted: Wanted | None = None,
     ) -> None:
         """Load what the releases of ``names`` say.
 
@@ -55,6 +57,7 @@ class ModelRepository:
             poll_seconds: how often each endpoint looks for a newer release.
             memory_bytes: what the models may take together; 0: there is no limit.
             drain_seconds: how long ``unload`` waits for requests under way.
+            wanted: what the workers of one server share; None: there is only this one.
 
         Raises:
             UnknownName: if an endpoint was never released.
@@ -72,7 +75,10 @@ class ModelRepository:
         self.endpoints: Mapping[str, Endpoint] = {}
         """By name, in the order in which they were asked for; replaced whole."""
         self._unloaded: frozenset[str] = frozenset()
-        self._begin(self.named)
+        self._wanted = wanted
+        self._closing = threading.Event()
+        self._follower: threading.Thread | None = None
+        self._begin(wanted.applied_to(self.named) if wanted else self.named)
 
     def served(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Return the model that answers a request: the only place where that is decided.
@@ -98,11 +104,16 @@ class ModelRepository:
             self._watching = True
             for endpoint in self.endpoints.values():
                 endpoint.watch()
+        if self._wanted:
+            self._follower = threading.Thread(target=self._follow, name="wanted", daemon=True)
+            self._follower.start()
 
     def close(self) -> None:
         """Stop following releases; requests under way keep their models."""
+        self._closing.set()
         for endpoint in self.endpoints.values():
             endpoint.close()
+        self._loader.close()
 
     def look(self) -> bool:
         """Follow every release once; True if another model answers anywhere."""
@@ -119,20 +130,9 @@ class ModelRepository:
             ModelNotReady: if it is served already, and its newest release cannot be.
             HeadraceError: if storage or the online store cannot be asked.
         """
-        with self._ordering:
-            if endpoint := self.endpoints.get(name):
-                endpoint.look_again()
-                if endpoint.reason:
-                    raise ModelNotReady(name, endpoint.reason)
-                return
-            endpoint = self._endpoint(name)
-            endpoint.begin()
-            with self._changing:
-                self.endpoints = {**self.endpoints, name: endpoint}
-                self._unloaded -= {name}
-                self._rebuild()
-                if self._watching:
-                    endpoint.watch()
+        self._load(name)
+        if self._wanted:
+            self._wanted.wish(name, loaded=True)
 
     def unload(self, name: str) -> None:
         """Answer for ``name`` no more. Blocks until its requests under way have ended.
@@ -140,17 +140,9 @@ class ModelRepository:
         Raises:
             ModelNotServed: if this server does not answer for it.
         """
-        with self._ordering:
-            with self._changing:
-                endpoint = self.endpoints.get(name)
-                if endpoint is None:
-                    raise ModelNotServed("model", name, ", ".join(self.endpoints))
-                self.endpoints = {n: e for n, e in self.endpoints.items() if n != name}
-                self._unloaded |= {name}
-                self._rebuild()
-            endpoint.close()
-            if not endpoint.drained(self._drain_seconds):
-                _logger.warning("endpoint=%s unloaded; requests under way still hold it", name)
+        self._unload(name)
+        if self._wanted:
+            self._wanted.wish(name, loaded=False)
 
     def index(self) -> list[ModelState]:
         """Every endpoint that is served, or could be. Asks storage: call on a thread."""
@@ -172,6 +164,54 @@ class ModelRepository:
             f"{model.release.endpoint} revision {model.release.revision} ({model.version})"
             for model in answering
         )
+
+    def _load(self, name: str) -> None:
+        with self._ordering:
+            if endpoint := self.endpoints.get(name):
+                endpoint.look_again()
+                if endpoint.reason:
+                    raise ModelNotReady(name, endpoint.reason)
+                return
+            endpoint = self._endpoint(name)
+            endpoint.begin()
+            with self._changing:
+                self.endpoints = {**self.endpoints, name: endpoint}
+                self._unloaded -= {name}
+                self._rebuild()
+                if self._watching:
+                    endpoint.watch()
+
+    def _unload(self, name: str) -> None:
+        with self._ordering:
+            with self._changing:
+                endpoint = self.endpoints.get(name)
+                if endpoint is None:
+                    raise ModelNotServed("model", name, ", ".join(self.endpoints))
+                self.endpoints = {n: e for n, e in self.endpoints.items() if n != name}
+                self._unloaded |= {name}
+                self._rebuild()
+            endpoint.close()
+            if not endpoint.drained(self._drain_seconds):
+                _logger.warning("endpoint=%s unloaded; requests under way still hold it", name)
+
+    def _follow(self) -> None:
+        """Do what other workers were told."""
+        assert self._wanted is not None
+        while not self._closing.wait(self._poll_seconds):
+            if not self._wanted.changed():
+                continue
+            for name, loaded in self._wanted.read().items():
+                try:
+                    if loaded and name not in self.endpoints:
+                        self._load(name)
+                    elif not loaded and name in self.endpoints:
+                        self._unload(name)
+                except HeadraceError as error:
+                    _logger.error(
+                        "endpoint=%s: another worker was told to serve it, and this one cannot: %s",
+                        name,
+                        error,
+                    )
 
     def _begin(self, names: Sequence[str]) -> None:
         self.endpoints = {name: self._endpoint(name) for name in names}

@@ -11,6 +11,7 @@ from headrace.bundle import model_file
 from headrace.errors import BundleRefused, NameRefused, StorageFailed, UnknownName
 from serving.errors import ModelNotReady, ModelNotServed, ModelTooLarge, http_status
 from serving.repository import ModelRepository
+from serving.wanted import Wanted
 
 MATRIX = np.array([[71.5, 12, 178, 2475, 8]], np.float32)
 
@@ -298,3 +299,36 @@ def test_a_model_that_left_is_freed(budget):
         endpoint.evict()
     gc.collect()
     assert until(lambda: model() is None)
+
+
+@pytest.fixture
+def workers(store, loader, tmp_path):
+    """The repositories of two workers of one server."""
+    store.release(store.bundle(seed=1), "delays")
+    store.release(store.bundle(seed=2), "arrivals")
+    path = tmp_path / "models.json"
+    both = [
+        ModelRepository(["delays"], loader, poll_seconds=0.02, wanted=Wanted(path))
+        for _ in range(2)
+    ]
+    for repository in both:
+        repository.start_watching()
+    yield both
+    for repository in both:
+        repository.close()
+
+
+def test_loading_and_unloading_reach_every_worker(workers):
+    first, second = workers
+    first.load("arrivals")
+    assert until(lambda: "arrivals" in loaded(second))
+    second.unload("arrivals")
+    assert until(lambda: "arrivals" not in loaded(first))
+
+
+def test_a_worker_that_starts_again_serves_what_the_others_do(workers, loader, tmp_path):
+    first, _ = workers
+    first.load("arrivals")
+    first.unload("delays")
+    again = ModelRepository(["delays"], loader, wanted=Wanted(tmp_path / "models.json"))
+    assert loaded(again) == {"arrivals"}
