@@ -112,6 +112,8 @@ def _work(
     from serving.dataplane import STATUS_NAMES
     from serving.loading import ModelLoader
     from serving.repository import ModelRepository
+    from serving.results.opening import open_results
+    from serving.trial import Trials
 
     options = ReaderOptions(
         deadline_seconds=settings.store_deadline_seconds,
@@ -120,17 +122,28 @@ def _work(
         cache_seconds=settings.cache_seconds,
         cache_rows=settings.cache_rows,
     )
+    trials = Trials(
+        places.uri("bundles"),
+        device=settings.device,
+        threads=settings.threads,
+        seconds=settings.trial_seconds,
+        memory_bytes=settings.trial_memory_mb * 2**20,
+        fork=True,  # nothing here has started a thread yet
+    )
+    results, warming = open_results(settings)
     loader = ModelLoader(
         places.storage_uri,
         lambda plan: open_online_reader(places, plan, options),
         device=settings.device,
         threads=settings.threads,
+        trials=trials,
+        warm_results=warming,
     )
     repository = ModelRepository(
-        settings.endpoint.split(","),
+        settings.endpoints,
         loader,
         poll_seconds=settings.poll_seconds,
-        memory_bytes=settings.model_memory_mb * 1_000_000,
+        memory_bytes=settings.model_memory_mb * 2**20,
         drain_seconds=settings.drain_seconds,
     )
     log = InferenceLog(
@@ -141,15 +154,14 @@ def _work(
         flush_seconds=settings.log_flush_seconds,
         capacity_rows=settings.log_capacity_rows,
     )
-    server = create_server(repository, settings=settings, log=log)
-    listener.run(
+    server = create_server(repository, settings=settings, log=log, results=results)
+    listener.HttpServer(
         server.app,
-        listening,
         server.lane,
         drain_seconds=settings.drain_seconds,
         ready=lambda: ready(repository.summary()),
         parent=parent,
-    )
+    ).run([listening])
 
 
 def _told(error: HeadraceError) -> int:

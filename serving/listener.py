@@ -11,6 +11,7 @@ import contextlib
 import functools
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,69 +53,57 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(
-    app: ASGIApp,
-    listening: socket.socket,
-    lane: Lane,
-    *,
-    drain_seconds: float,
-    ready: Callable[[], object],
-    parent: socket.socket | None = None,
-) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain.
+class HttpServer(uvicorn.Server):
+    """Serves until SIGTERM or Ctrl-C, then drains. ``run([listening])`` blocks until it has."""
 
-    Args:
-        app: what answers all requests that are not hot.
-        listening: from ``listen``.
-        lane: what answers those that are.
-        drain_seconds: how long the drain may take.
-        ready: called once connections are answered.
-        parent: a connection to the process that started this one; its end ends this one too.
-    """
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        # uvicorn calls what it is given as it would a class.
-        http=functools.partial(HttpConnection, lane),  # type: ignore[arg-type]
-        ws="none",
-        lifespan="on",
-        backlog=_BACKLOG,
-        access_log=False,
-        log_config=None,
-        # Who is asking is what the connection says: a header is anybody's word.
-        proxy_headers=False,
-        server_header=False,
-        date_header=True,
-    )
-    _Server(config, lane, drain_seconds=drain_seconds, ready=ready, parent=parent).run([listening])
-
-
-class _Server(uvicorn.Server):
     def __init__(
         self,
-        config: uvicorn.Config,
+        app: ASGIApp,
         lane: Lane,
         *,
         drain_seconds: float,
         ready: Callable[[], object],
-        parent: socket.socket | None,
+        parent: socket.socket | None = None,
     ) -> None:
+        """Be ready to run.
+
+        Args:
+            app: what answers all requests that are not hot.
+            lane: what answers those that are.
+            drain_seconds: how long the drain may take.
+            ready: called once connections are answered.
+            parent: a connection to the process that started this one; its end ends this one too.
+        """
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            # uvicorn calls what it is given as it would a class.
+            http=functools.partial(HttpConnection, lane),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="on",
+            backlog=_BACKLOG,
+            access_log=False,
+            log_config=None,
+            # Who is asking is what the connection says: a header is anybody's word.
+            proxy_headers=False,
+            server_header=False,
+        )
         super().__init__(config)
         self._lane, self._drain_seconds = lane, drain_seconds
         self._ready, self._parent = ready, parent
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: D102
         await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._parent_has_gone)
         self._ready()
 
-    async def on_tick(self, counter: int) -> bool:
+    async def on_tick(self, counter: int) -> bool:  # noqa: D102
         if counter % 10 == 0:
             self._lane.second(self._connections)
         return await super().on_tick(counter)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: D102
         await asyncio.sleep(0)  # accept what already waits: closing would refuse it
         for server in self.servers:
             server.close()
@@ -148,7 +137,7 @@ class _Server(uvicorn.Server):
     def _connections(self) -> list[HttpConnection]:
         return list(self.server_state.connections)  # type: ignore[arg-type]
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: D102
         # Not ready from this moment on, and not from the next tick.
         self._lane.drain()
         super().handle_exit(sig, frame)
@@ -159,9 +148,12 @@ class _Server(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Iterator[None]:  # noqa: D102
         # uvicorn raises the signal again after its shutdown, which would make the exit code that
         # of a killed process: a server that was asked to end, and did, has done its work.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:

@@ -6,11 +6,14 @@ for the next, and no second request is begun before the first is answered.
 """
 
 import asyncio
+import re
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.heads import RequestHead
+
+_UPGRADE = re.compile(rb"(?im)^upgrade:[^\r\n]*\r\n")
 
 
 class FrameworkConnection(HttpToolsProtocol):
@@ -39,6 +42,11 @@ class FrameworkConnection(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._begun, self.whole, self.received = False, False, 0
+        if "upgrade" in head.headers:
+            # This server speaks nothing else, and then the header means nothing; to the parser it
+            # would mean that no body comes.
+            raw = _UPGRADE.sub(b"", data[:end])
+            data, end = raw + data[end:], len(raw)
         self._chunked = head.length is None
         self.missing = end + (head.length or 0)
         return self.feed_framework(data)
@@ -54,8 +62,6 @@ class FrameworkConnection(HttpToolsProtocol):
         self.received += len(own)
         try:
             self.parser.feed_data(own)
-        except httptools.HttpParserUpgrade:
-            pass  # answered without the upgrade
         except httptools.HttpParserError:
             if not self.whole:
                 raise

@@ -107,7 +107,7 @@ class Heads:
         headers = request.headers
         if request.method != "POST" or "content-length" not in headers:
             return None
-        if "expect" in headers or "content-encoding" in headers or "upgrade" in headers:
+        if "expect" in headers or "content-encoding" in headers:
             return None
         codec, name, version = self._paths.get(request.target), None, None
         if codec is None and self._v2 and (found := _V2.fullmatch(request.target)):
@@ -140,8 +140,8 @@ def codec_head(
     )
 
 
-def read_head(raw: bytes) -> RequestHead:
-    """Return what ``raw`` says; where it ends before its blank line, what is known of it so far.
+def read_head(raw: bytes, *, whole: bool = True) -> RequestHead:
+    """Return what ``raw`` says; unless it must be ``whole``, what is known of it so far.
 
     Raises:
         HeadRefused: if it is not, or cannot become, a head of HTTP/1.1 or 1.0.
@@ -151,14 +151,16 @@ def read_head(raw: bytes) -> RequestHead:
     try:
         parser.feed_data(raw)
     except httptools.HttpParserUpgrade:
-        pass  # the head is whole; the web framework answers it without the upgrade
+        pass  # the head is whole, and is answered as if it asked for no upgrade
     except httptools.HttpParserError as error:
         raise HeadRefused(f"it is not HTTP/1.1: {error}") from error
-    version = parser.get_http_version()
+    version, method = parser.get_http_version(), parser.get_method().decode("ascii")
+    if whole and not seen.complete:  # as of "PRI * HTTP/2.0", after which llhttp waits for more
+        raise HeadRefused("it is not HTTP/1.1")
     if seen.complete:
-        _check(version, [name for name, _ in seen.headers])
+        _check(version, method, [name for name, _ in seen.headers])
     return RequestHead(
-        method=parser.get_method().decode("ascii"),
+        method=method,
         target=seen.url.decode("latin-1"),
         headers=dict(reversed(seen.headers)),
         keep_alive=version == "1.1" and parser.should_keep_alive(),
@@ -182,7 +184,9 @@ class _Seen:
         self.complete = True
 
 
-def _check(version: str, names: list[str]) -> None:
+def _check(version: str, method: str, names: list[str]) -> None:
+    if method == "CONNECT":
+        raise HeadRefused("it is a CONNECT; this server is no proxy")
     if version not in ("1.0", "1.1"):
         raise HeadRefused(f"it is of HTTP/{version}; this server speaks 1.1")
     if names.count("host") != 1 and (version == "1.1" or "host" in names):

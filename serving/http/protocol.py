@@ -128,7 +128,7 @@ class HttpConnection(FrameworkConnection):
         # Read what there is: what can never become a head is refused now, not after a deadline.
         data = data.lstrip(b"\r\n")
         self._lane.heads.check_size(data)
-        read_head(data)
+        read_head(data, whole=False)
         self._pending = data
         return b""
 
