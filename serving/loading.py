@@ -48,6 +48,8 @@ class ModelLoader:
     """Cores that one ``predict`` may use; 0: all."""
     trials: Trials | None = None
     """Has each bundle loaded by a child first; None: bundles of this process's own making."""
+    warm_results: Callable[[ServedModel], None] | None = None
+    """Computes results that are kept before the model answers."""
 
     def load(
         self, release: Release, make_room: Callable[[int], None], *, again: bool = False
@@ -84,6 +86,8 @@ class ModelLoader:
         # hands the parts on: freeing a large model takes longer than a request may wait.
         weakref.finalize(model, _free_elsewhere, [predictor, reader]).atexit = False
         warm_up(model)
+        if self.warm_results:
+            self.warm_results(model)
         return Loaded(model, size, time.perf_counter() - begun)
 
     def close(self) -> None:

@@ -81,6 +81,9 @@ class ServerSettings(BaseSettings):
     on_not_finite: Literal["refuse", "null"] = Field(
         "refuse", description="a prediction of NaN or infinity is an error (500), or null"
     )
+    stream_rows: int = Field(
+        256, ge=1, le=100_000, description="rows an event of a stream, unless the caller says"
+    )
     poll_seconds: float = Field(1.0, gt=0, le=60, description="how often to look at the release")
     drain_seconds: int = Field(10, ge=0, description="how long requests may take to end on SIGTERM")
     store_deadline_seconds: float = Field(
@@ -144,6 +147,38 @@ class ServerSettings(BaseSettings):
     def _are_networks(cls, networks: str) -> str:
         parse_networks(networks)
         return networks
+
+    trial_seconds: float = Field(
+        20.0,
+        gt=0,
+        le=3600,
+        description="how long a child may take to load a bundle before the server does, beside "
+        "reading its files",
+    )
+    trial_memory_mb: int = Field(
+        2_048,
+        ge=64,
+        description="MiB that the child may take to load it, beside four times its files",
+    )
+    result_cache_mb: int = Field(
+        0, ge=0, description="MiB of results that are kept in the process; 0: keep none"
+    )
+    result_cache_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="how long a result is used at most; less where a feature expires before",
+    )
+    result_cache_redis: str = Field(
+        "",
+        pattern=r"^(rediss?://\S+)?$",
+        description="redis:// URL where servers share results; nowhere if empty",
+    )
+    result_cache_warm: str = Field(
+        "",
+        description="file of requests, a body of the plain API a line, whose results are computed "
+        "before a model answers; none if empty",
+    )
 
     @field_validator("endpoint")
     @classmethod

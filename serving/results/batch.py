@@ -86,16 +86,23 @@ class Results:
 
     def keep(self, model: ServedModel, inputs: Inputs, computed: Computed) -> None:
         """Keep what a batch came to, for as long as its features are fresh."""
+        kept = self.keep_here(model, inputs, computed)
+        if self.cache.shared and kept:
+            self.cache.shared.keep(inputs.keys, *kept)
+
+    def keep_here(
+        self, model: ServedModel, inputs: Inputs, computed: Computed
+    ) -> tuple[list[bytes], list[float]] | None:
+        """As ``keep``, in this process alone, from any thread; return records and seconds."""
         if not inputs.keys:
-            return
+            return None
         layout = self._layout(model)
         at = inputs.rows.at if inputs.rows else None
         left = layout.seconds_left(computed, at, self.cache.seconds)
         left[[not _is_plain(q) for q in _by_row(inputs.queries, inputs.counts)]] = 0.0
         records, seconds = layout.records(computed), left.tolist()
         self.cache.keep(inputs.keys, records, seconds)
-        if self.cache.shared:
-            self.cache.shared.keep(inputs.keys, records, seconds)
+        return records, seconds
 
     async def _find(
         self, model: ServedModel, keys: list[bytes], *, is_keyed: bool
