@@ -56,8 +56,7 @@ class Claim:
             yield
         finally:
             timer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await timer
+            await asyncio.wait([timer])  # unlike `await timer`, it tells our own end from its end
 
     def _take(self, changed: Job | None) -> None:
         if changed is None:

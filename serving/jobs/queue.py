@@ -155,7 +155,7 @@ class JobQueue:
             job, digest=digest, revision=revision, parts_done=0, predicted=0, refused=0
         )
 
-    def keep(self, job: Job, answer: bytes, *, predicted: int, refused: int) -> Job | None:
+    def keep(self, job: Job, *, answer: bytes, predicted: int, refused: int) -> Job | None:
         """Keep the answer of a claimed job's next part; None if the job is not ours any more."""
         return self._change(
             job,

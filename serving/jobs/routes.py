@@ -1,8 +1,9 @@
 """The calls under ``/api/v1/jobs``: submit, look, list, fetch the result, cancel."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -16,10 +17,12 @@ from serving.jobs.body import cut
 from serving.jobs.errors import FormatNotOffered, JobNotDone
 from serving.jobs.job import Job, Priority, State
 from serving.jobs.queue import JobQueue
-from serving.jobs.runner import JobRunner, Models
+from serving.jobs.runner import PATH, JobRunner
 from serving.settings import ServerSettings
 
-PATH = "/api/v1/jobs"
+if TYPE_CHECKING:
+    from serving.repository import ModelRepository
+
 _MOST_LISTED = 500
 _LONGEST_KEY = 256
 _LONGEST_DEADLINE = 30 * 86_400.0
@@ -29,7 +32,11 @@ class JobRoutes:
     """What callers may do with jobs."""
 
     def __init__(
-        self, queue: JobQueue, runner: JobRunner, models: Models, settings: ServerSettings
+        self,
+        queue: JobQueue,
+        runner: JobRunner,
+        models: "ModelRepository",
+        settings: ServerSettings,
     ) -> None:
         self._queue, self._runner, self._models = queue, runner, models
         self._settings = settings
@@ -48,16 +55,17 @@ class JobRoutes:
     async def submit(self, request: Request) -> Response:
         """Take in a body of ``POST /api/v1/infer``, to be computed later."""
         settings, options = self._settings, _Options(request)
-        model = self._models.served(options.model).release.endpoint
         body = await read_body(request, limit=settings.jobs_max_body_bytes)
-        limits = {"rows_a_part": settings.jobs_part_rows, "most_rows": settings.jobs_max_rows}
-        parts, rows = await asyncio.to_thread(cut, body, **limits)
+        part_rows, most_rows = settings.jobs_part_rows, settings.jobs_max_rows
+        found = await asyncio.to_thread(
+            cut, body, self._models, part_rows=part_rows, most_rows=most_rows
+        )
         job = await asyncio.to_thread(
             self._queue.submit,
-            model,
-            parts,
-            rows=rows,
-            part_rows=settings.jobs_part_rows,
+            self._models.served(found.model).release.endpoint,
+            found.parts,
+            rows=found.rows,
+            part_rows=part_rows,
             priority=options.priority,
             deadline_seconds=options.deadline_seconds,
             idempotency_key=options.idempotency_key,
@@ -95,14 +103,16 @@ class JobRoutes:
         job = await self._job(request)
         if job.state is not State.DONE:
             raise JobNotDone(job.id, job.state, job.reason)
-        parts = self._queue.store.answers(job)
-        pieces = (
-            results.json_lines(parts)
-            if kind == results.JSON_LINES
-            else results.arrow_stream(job, parts)
-        )
+        pieces = await asyncio.to_thread(self._pieces, job, kind)
         told = {"X-Model-Digest": job.digest or "", "X-Request-Id": request_id(request)}
         return StreamingResponse(pieces, media_type=kind, headers=told)
+
+    def _pieces(self, job: Job, kind: str) -> Iterator[bytes]:
+        answers = self._queue.store.answers
+        if kind == results.JSON_LINES:
+            return results.json_lines(answers(job))
+        views = next((found for part in answers(job) if (found := results.views_of(part))), [])
+        return results.arrow_stream(job, views, answers(job))
 
     async def _job(self, request: Request) -> Job:
         return await asyncio.to_thread(self._queue.get, request.path_params["job_id"])
@@ -111,8 +121,9 @@ class JobRoutes:
         content = document(job, keep_seconds=self._queue.limits.keep_seconds)
         if job.state is State.QUEUED:
             content["place"] = await asyncio.to_thread(self._queue.place, job)
-        content = json_body.encode(content)
-        return json_response(content, status=status, request_id=request_id(request))
+        return json_response(
+            json_body.encode(content), status=status, request_id=request_id(request)
+        )
 
 
 def document(job: Job, *, keep_seconds: float | None = None) -> dict[str, Any]:
@@ -148,9 +159,8 @@ class _Options:
     def __init__(self, request: Request) -> None:
         query = request.query_params
         for name in query:
-            if name not in ("model", "priority", "deadline_seconds"):
-                raise _refused(name, "is unknown; write model, priority or deadline_seconds")
-        self.model = query.get("model")
+            if name not in ("priority", "deadline_seconds"):
+                raise _refused(name, "is unknown; write priority or deadline_seconds")
         given = query.get("priority", Priority.NORMAL)
         if given not in list(Priority):
             raise _refused("priority", f"= {given[:60]!r} is none of urgent, normal and low")

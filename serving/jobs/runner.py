@@ -10,20 +10,26 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from headrace.errors import HeadraceError
 from serving.errors import http_status
+from serving.http.codec import Head
 from serving.jobs import body
 from serving.jobs.claim import Claim, ClaimLost, patiently
 from serving.jobs.job import State
 from serving.jobs.queue import JobQueue
 from serving.jobs.results import encode_part
-from serving.query import Answer, Query
+from serving.plain.asked import Asked
+from serving.plain.part import Part, Plane, answer_part
+from serving.plain.response import Wording
 from serving.served import ServedModel
 
+if TYPE_CHECKING:
+    from serving.repository import ModelRepository
+
+PATH = "/api/v1/jobs"
 _POLL_SECONDS = 0.5  # how soon a process sees a job that another one took in
 _SWEEP_SECONDS = 5.0
 _LOOK_SECONDS = 0.5  # how often a running job lets a better one pass
@@ -31,28 +37,10 @@ _PAUSES = (0.1, 5.0)  # seconds between tries of what heals by itself: the first
 _logger = logging.getLogger(__name__)
 
 
-class Plane(Protocol):
-    """The data plane, as far as jobs know it."""
-
-    async def infer(self, query: Query) -> Answer:
-        """Answer a query."""
-
-
-class Models(Protocol):
-    """The model repository, as far as jobs know it."""
-
-    @property
-    def endpoints(self) -> Mapping[str, object]:
-        """What is served, by name."""
-
-    def served(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """Return the model that answers."""
-
-
 class JobRunner:
     """Computes the jobs of one process."""
 
-    def __init__(self, queue: JobQueue, plane: Plane, models: Models) -> None:
+    def __init__(self, queue: JobQueue, plane: Plane, models: "ModelRepository") -> None:
         self._queue, self._plane, self._models = queue, plane, models
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,7 +64,8 @@ class JobRunner:
             self._woken.clear()
             if not await self._next():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), _POLL_SECONDS)
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await self._woken.wait()
 
     async def _sweep(self) -> None:
         while True:
@@ -131,31 +120,25 @@ class JobRunner:
         """Compute the next part and keep its answer."""
         job = claim.job
         request = await patiently(lambda: self._queue.store.request(job, job.parts_done))
-        rows, unread = body.read(request)
-        answer = await self._answer(claim, model, list(rows.values())) if rows else None
-        first = job.parts_done * job.part_rows
-        kept, refused = encode_part(first, list(rows), answer, unread, version=model.version)
-        predicted = len(rows) + len(unread) - refused
+        asked, places, unread = body.read(request, model)
+        part = await self._answer(claim, asked) if asked else Part([], 0, degraded=False)
+        items = dict(zip(places, part.items, strict=True))
+        kept = encode_part(model, job.parts_done * job.part_rows, items, unread)
+        refused = part.failed + len(unread)
+        predicted = len(items) - part.failed
         await claim.change(
-            lambda job: self._queue.keep(job, kept, predicted=predicted, refused=refused)
+            partial(self._queue.keep, answer=kept, predicted=predicted, refused=refused)
         )
 
-    async def _answer(self, claim: Claim, model: ServedModel, rows: Sequence[object]) -> Answer:
+    async def _answer(self, claim: Claim, asked: Asked) -> Part:
         pause, last = _PAUSES
+        wording, span = Wording(asked.model), range(len(asked.rows))
         while True:
-            now, left = time.perf_counter(), self._queue.seconds_left(claim.job)
-            query = Query(
-                model=model,
-                edge="job",
-                rows=len(rows),
-                request_id=claim.job.request_id,
-                received=now,
-                instances=list(rows),
-                partial=True,
-                deadline=None if left == float("inf") else now + left,
-            )
+            left = self._queue.seconds_left(claim.job)
+            timeout = None if left == float("inf") else max(0.0, left)
+            head = Head(PATH, request_id=claim.job.request_id or None, timeout=timeout)
             try:
-                return await self._plane.infer(query)
+                return await answer_part(self._plane, wording, asked, span, edge="job", head=head)
             except HeadraceError as error:
                 # A store that does not answer or a server that is too busy heals by itself.
                 if http_status(error) != 503 or self._queue.seconds_left(claim.job) < 0:

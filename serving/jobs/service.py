@@ -1,12 +1,18 @@
 """The jobs of one process: their queue, their runner and their routes, put together."""
 
+from typing import TYPE_CHECKING
+
 from starlette.routing import Route
 
 from serving.jobs.queue import JobEvents, JobQueue, Limits
 from serving.jobs.routes import JobRoutes
-from serving.jobs.runner import JobRunner, Models, Plane
+from serving.jobs.runner import JobRunner
 from serving.jobs.store import open_store
+from serving.plain.part import Plane
 from serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from serving.repository import ModelRepository
 
 
 class JobService:
@@ -16,7 +22,7 @@ class JobService:
         self,
         uri: str,
         plane: Plane,
-        models: Models,
+        models: "ModelRepository",
         settings: ServerSettings,
         *,
         events: JobEvents | None = None,

@@ -16,7 +16,7 @@ def test_a_job_goes_from_queued_over_running_to_done(queue, submit, clock):
     job = queue.begin(queue.claim(MODELS), digest="d" * 64, revision=3)
     for number in range(3):
         assert queue.store.request(job, number) == f"a{number}".encode()
-        job = queue.keep(job, b"answer%d" % number, predicted=9, refused=1)
+        job = queue.keep(job, answer=b"answer%d" % number, predicted=9, refused=1)
     job = queue.end(job, State.DONE)
     assert (job.predicted, job.refused, job.revision) == (27, 3, 3)
     assert list(queue.store.answers(queue.get(job.id))) == [b"answer0", b"answer1", b"answer2"]
@@ -69,15 +69,15 @@ def test_a_late_job_is_expired_to_those_who_ask_and_makes_room(queue, submit, cl
 def test_a_dead_process_job_is_taken_over_where_it_stopped(queue, submit, clock):
     submit()
     dead = queue.begin(queue.claim(MODELS), digest="d", revision=1)
-    dead = queue.keep(dead, b"zero", predicted=10, refused=0)
+    dead = queue.keep(dead, answer=b"zero", predicted=10, refused=0)
     assert queue.claim(MODELS) is None
     clock.sleep(10.5)
     taken = queue.begin(queue.claim(MODELS), digest="d", revision=1)
     assert (taken.id, taken.parts_done, taken.predicted) == (dead.id, 1, 10)
-    assert queue.keep(dead, b"late", predicted=10, refused=0) is None
+    assert queue.keep(dead, answer=b"late", predicted=10, refused=0) is None
     assert queue.renew(dead) is None
     assert queue.end(dead, State.DONE) is None
-    taken = queue.keep(taken, b"one", predicted=10, refused=0)
+    taken = queue.keep(taken, answer=b"one", predicted=10, refused=0)
     assert list(queue.store.answers(taken)) == [b"zero", b"one"]
 
 
@@ -93,18 +93,18 @@ def test_a_lease_that_is_renewed_does_not_end(queue, submit, clock):
 def test_another_bundle_begins_a_job_again(queue, submit, clock):
     submit()
     job = queue.begin(queue.claim(MODELS), digest="old", revision=1)
-    job = queue.keep(job, b"of the old one", predicted=9, refused=1)
+    job = queue.keep(job, answer=b"of the old one", predicted=9, refused=1)
     clock.sleep(11)
     job = queue.begin(queue.claim(MODELS), digest="new", revision=2)
     assert (job.parts_done, job.predicted, job.refused, job.digest) == (0, 0, 0, "new")
-    job = queue.keep(job, b"of the new one", predicted=10, refused=0)
+    job = queue.keep(job, answer=b"of the new one", predicted=10, refused=0)
     assert list(queue.store.answers(job)) == [b"of the new one"]
 
 
 def test_a_job_that_is_put_back_keeps_what_is_done_of_it(queue, submit):
     submit()
     job = queue.begin(queue.claim(MODELS), digest="d", revision=1)
-    queue.put_back(queue.keep(job, b"zero", predicted=10, refused=0))
+    queue.put_back(queue.keep(job, answer=b"zero", predicted=10, refused=0))
     again = queue.begin(queue.claim(MODELS), digest="d", revision=1)
     assert (again.parts_done, again.attempts) == (1, 1)
 
@@ -125,8 +125,8 @@ def test_a_job_that_ends_every_server_is_given_up(queue, submit, clock):
 def test_a_change_whose_confirmation_was_lost_is_ours_when_it_is_tried_again(queue, submit):
     submit()
     job = queue.claim(MODELS)
-    kept = queue.keep(job, b"zero", predicted=10, refused=0)
-    assert queue.keep(job, b"zero", predicted=10, refused=0) == kept
+    kept = queue.keep(job, answer=b"zero", predicted=10, refused=0)
+    assert queue.keep(job, answer=b"zero", predicted=10, refused=0) == kept
 
 
 def test_a_cancelled_job_is_let_go_of_at_its_next_part(queue, submit):
@@ -135,7 +135,7 @@ def test_a_cancelled_job_is_let_go_of_at_its_next_part(queue, submit):
     job = queue.claim(MODELS)
     assert job.id == running.id
     queue.cancel(running.id)
-    assert queue.keep(job, b"late", predicted=1, refused=0) is None
+    assert queue.keep(job, answer=b"late", predicted=1, refused=0) is None
     assert queue.cancel(running.id).state is State.CANCELLED  # twice is once
 
 
