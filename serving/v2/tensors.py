@@ -141,10 +141,9 @@ class Tensor:
             )
 
     def _does_not_fit(self, value: Any) -> FieldsRefused:
-        shown = str(value) if isinstance(value, float) else show(value)  # JSON has no infinity
-        if math.isinf(value):
-            return self._refused(f"holds {shown}; send finite numbers, and NaN for a missing value")
-        return self._refused(f"holds {shown}, which does not fit {self.datatype.name}")
+        if isinstance(value, float) and math.isinf(value):  # which JSON could not show
+            return self._refused(f"holds {value}; send finite numbers, and NaN for a missing value")
+        return self._refused(f"holds {show(value)}, which does not fit {self.datatype.name}")
 
     def _refused(self, said: str) -> FieldsRefused:
         return refused(f"input {self.name!r} {said}", self.name)
