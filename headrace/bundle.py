@@ -34,6 +34,7 @@ _MODEL_FILES: dict[RuntimeName, str] = {
     "onnx": "model.onnx",
     "torch": "model.safetensors",
     "ensemble": "ensemble.json",
+    "graph": "graph.json",
 }
 """Formats without code: UBJSON, ONNX, tensors with a graph, and lists of other bundles."""
 

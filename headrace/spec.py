@@ -14,7 +14,10 @@ from headrace.errors import SpecRefused, UnknownName
 from headrace.names import checked_name
 from headrace.part import Part
 from headrace.trainers import (
+    BundleNode,
     EnsembleTrainer,
+    FunctionNode,
+    GraphTrainer,
     Member,
     OnnxModel,
     SklearnTrainer,
@@ -24,9 +27,12 @@ from headrace.trainers import (
 )
 
 __all__ = [
+    "BundleNode",
     "DriftPolicy",
     "EnsembleTrainer",
+    "FunctionNode",
     "Gate",
+    "GraphTrainer",
     "LabelSource",
     "Member",
     "Metric",

@@ -4,7 +4,8 @@
 ``SklearnTrainer``   any scikit-learn estimator that converts to ONNX
 ``TorchTrainer``     a PyTorch module, trained here and kept as ONNX or as a torch.export graph
 ``OnnxModel``        an ONNX file that was made elsewhere
-``EnsembleTrainer``  bundles that exist already, averaged or stacked
+``EnsembleTrainer``  bundles that exist already: averaged, voting or stacked
+``GraphTrainer``     bundles that exist already and Python functions that feed each other
 
 A trainer says which runtime will answer (``runtime``) and what to tell people of it (``facts``).
 What fits them lies in ``tasks/fitters/``, so a spec costs no heavy import.
@@ -14,10 +15,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from headrace.graph import in_order
 from headrace.names import checked_name
 from headrace.part import Part
 
-RuntimeName = Literal["xgboost", "onnx", "torch", "ensemble"]
+RuntimeName = Literal["xgboost", "onnx", "torch", "ensemble", "graph"]
 Value = float | int | str
 Factory = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 """``module:name`` of a function or class, such as ``models.churn:network``."""
@@ -101,6 +103,12 @@ class TorchTrainer(Part):
         return {**own, **self.parameters}
 
 
+FittedTrainer = Annotated[
+    XGBoostTrainer | SklearnTrainer | TorchTrainer, Field(discriminator="kind")
+]
+"""The trainers that fit a model to rows."""
+
+
 class OnnxModel(Part):
     """An ONNX file made elsewhere: float32 (rows, columns) in, a number a row out."""
 
@@ -148,31 +156,106 @@ class Member(Part):
 class EnsembleTrainer(Part):
     """Bundles that exist already, put together; their inputs must be among this model's."""
 
-    runtime: ClassVar[RuntimeName] = "ensemble"
-
     kind: Literal["ensemble"] = "ensemble"
     members: tuple[Member, ...] = Field(min_length=2)
-    combine: Literal["mean", "stack"] = Field(
+    combine: Literal["mean", "vote", "stack"] = Field(
         "mean",
-        description="mean: weighted by the members' weights; stack: by a linear model (of log odds "
-        "where binary) that is fitted on rows later than all that the members learned from",
+        description="mean: weighted by the members' weights; vote: the weighted share of members "
+        "that say yes, binary models only; stack: by a model that is fitted on rows later than all "
+        "that the members learned from",
+    )
+    by: FittedTrainer | None = Field(
+        None,
+        description="of a stack: the trainer of the model that takes the members' predictions; "
+        "None: a linear model (of log odds where binary)",
+    )
+    columns: tuple[str, ...] = Field(
+        (), description="of a stack with a trainer: columns that its model takes beside them"
     )
 
     @model_validator(mode="after")
-    def _members_once(self) -> Self:
+    def _fits_together(self) -> Self:
         named = [member.name for member in self.members]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"members name {', '.join(twice)} twice; give it a larger weight")
+        if self.by is not None and self.combine != "stack":
+            raise ValueError(f"by is for combine 'stack', not {self.combine!r}")
+        if self.columns and self.by is None:
+            raise ValueError("columns are taken by the model of a stack; say which in by")
+        return self
+
+    @property
+    def runtime(self) -> RuntimeName:
+        """Which runtime answers: a stacked model that was trained is a node of a graph."""
+        return "ensemble" if self.by is None else "graph"
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What the bundle and the model card tell of it."""
+        told: dict[str, Value] = {"combine": self.combine}
+        if self.by is not None:
+            told["by"] = self.by.kind
+            return told | {f"by {name}": value for name, value in self.by.facts.items()}
+        return told | {f"weight of {member.name}": member.weight for member in self.members}
+
+
+class BundleNode(Part):
+    """A node of a graph that is a bundle."""
+
+    name: str
+    member: Member
+    inputs: dict[str, str] = Field(
+        default_factory=dict,
+        description="column or node for those of the bundle's columns that go by another name here",
+    )
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The names that it is known to take before its bundle is looked at."""
+        return tuple(self.inputs.values())
+
+
+class FunctionNode(Part):
+    """A node of a graph that is a Python function, one of ``featurestore/transforms/``."""
+
+    name: str
+    function: str = Field(description="module.function of a transform")
+    inputs: tuple[str, ...] = Field(min_length=1, description="columns and nodes, in its order")
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The names that it takes."""
+        return self.inputs
+
+
+class GraphTrainer(Part):
+    """Bundles and functions that feed each other; nothing is fitted."""
+
+    runtime: ClassVar[RuntimeName] = "graph"
+
+    kind: Literal["graph"] = "graph"
+    nodes: tuple[BundleNode | FunctionNode, ...] = Field(min_length=1)
+    output: str = Field(description="the node whose values are the prediction")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        named = [node.name for node in self.nodes]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"nodes name {', '.join(twice)} twice; give each its own name")
+        in_order({n.name: n.takes for n in self.nodes}, output=self.output, columns=None)
         return self
 
     @property
     def facts(self) -> dict[str, Value]:
         """What the bundle and the model card tell of it."""
-        weights = {f"weight of {member.name}": member.weight for member in self.members}
-        return {"combine": self.combine, **weights}
+        told = {
+            node.name: node.function if isinstance(node, FunctionNode) else node.member.name
+            for node in self.nodes
+        }
+        return {"output": self.output, **told}
 
 
 Trainer = Annotated[
-    XGBoostTrainer | SklearnTrainer | TorchTrainer | OnnxModel | EnsembleTrainer,
+    XGBoostTrainer | SklearnTrainer | TorchTrainer | OnnxModel | EnsembleTrainer | GraphTrainer,
     Field(discriminator="kind"),
 ]

@@ -10,6 +10,7 @@ from headrace.scorecard import Scorecard
 from headrace.settings import Settings
 from headrace.spec import (
     EnsembleTrainer,
+    GraphTrainer,
     ModelSpec,
     OnnxModel,
     Part,
@@ -22,7 +23,7 @@ from serving.errors import RuntimeFailed
 from serving.predictor import load_predictor
 from serving.runtimes.memory import FittingBatches
 from serving.runtimes.runtime import Opening, Runtime, open_runtime
-from tasks.fitters import ensemble, onnx, sklearn, torch, xgboost
+from tasks.fitters import alone, ensemble, graph, onnx
 from tasks.training_sets import TrainingSet, labels_of, matrix_of, part, read_training_set
 
 
@@ -45,12 +46,8 @@ def fit(settings: Settings, spec: ModelSpec, training_set: TrainingSet) -> Fitte
     train = part(read_training_set(training_set.uri), spec.label, training_set.train)
     matrix, labels = matrix_of(train, training_set.plan.columns), labels_of(train)
     match spec.trainer:
-        case XGBoostTrainer() as trainer:
-            data = xgboost.fit(trainer, spec.task, matrix, labels)
-        case SklearnTrainer() as trainer:
-            data = sklearn.fit(spec, trainer, matrix, labels)
-        case TorchTrainer() as trainer:
-            data = torch.fit(spec, trainer, matrix, labels)
+        case XGBoostTrainer() | SklearnTrainer() | TorchTrainer() as trainer:
+            data = alone.fit(spec, trainer, matrix, labels)
         case OnnxModel() as trainer:
             data = onnx.fit(spec, trainer, matrix)
         case EnsembleTrainer() as trainer:
@@ -63,6 +60,8 @@ def fit(settings: Settings, spec: ModelSpec, training_set: TrainingSet) -> Fitte
                 labels=labels,
                 moments=train[spec.label.event_timestamp],
             )
+        case GraphTrainer() as trainer:
+            data = graph.fit(settings, spec, trainer, training_set=training_set, matrix=matrix)
     runtime = spec.trainer.runtime
     uri = settings.uri("fits", storage.sha256(data) + Path(model_file(runtime)).suffix)
     storage.write_atomic(uri, data)

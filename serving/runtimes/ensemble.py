@@ -1,4 +1,4 @@
-"""Ensembles: the predictions of other bundles, averaged or put together by a linear model.
+"""Ensembles: the predictions of other bundles: averaged, voting, or in a linear model.
 
 The model is a small document, ``ensemble.json``, that names its members by digest: each is a
 bundle of its own, verified and proved on its golden rows like any other. Sums are in float64 and
@@ -21,6 +21,9 @@ LIBRARY = "the ensemble"
 _NEAREST = 2.0**-24
 """How near to 0 or 1 a probability counts: half of float32's step below 1. Log odds stay finite."""
 
+_YES = np.float32(0.5)
+"""The probability from which a member says yes."""
+
 
 class Share(Part):
     """One member and its weight in the sum."""
@@ -33,8 +36,9 @@ class EnsembleDocument(Part):
     """What ``ensemble.json`` says."""
 
     format: Literal["headrace-ensemble-1"] = "headrace-ensemble-1"
-    scale: Literal["value", "log_odds"] = "value"
-    """On which scale of the members' predictions the sum is made."""
+    scale: Literal["value", "log_odds", "vote"] = "value"
+    """What is summed: the members' predictions, their log odds, or 1 for each that says yes (a
+    probability of at least one half) and 0 for each that says no."""
     intercept: FiniteFloat = 0.0
     members: Annotated[tuple[Share, ...], Field(min_length=1)]
 
@@ -94,8 +98,7 @@ def combine(document: EnsembleDocument, given: Sequence[np.ndarray]) -> np.ndarr
     """
     total = np.full(len(given[0]), document.intercept, np.float64)
     for share, values in zip(document.members, given, strict=True):
-        known = log_odds(values) if document.scale == "log_odds" else values.astype(np.float64)
-        total += share.weight * known
+        total += share.weight * _SCALES[document.scale](values)
     if document.scale == "log_odds":
         total = 1.0 / (1.0 + np.exp(-total))
     return total.astype(np.float32)
@@ -109,6 +112,23 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
     """
     inside = np.clip(np.asarray(probabilities, np.float64), _NEAREST, 1 - _NEAREST)
     return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def votes(probabilities: np.ndarray) -> np.ndarray:
+    """Return 1.0 where a member says yes, 0.0 where it says no; NaN stays NaN.
+
+    >>> votes(np.array([0.2, 0.5, 0.9], np.float32)).tolist()
+    [0.0, 1.0, 1.0]
+    """
+    said = (probabilities >= _YES).astype(np.float64)
+    return np.where(np.isnan(probabilities), np.nan, said)
+
+
+_SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "value": lambda values: values.astype(np.float64),
+    "log_odds": log_odds,
+    "vote": votes,
+}
 
 
 def _places(columns: Sequence[str], member: Member) -> list[int]:

@@ -45,7 +45,7 @@ class Runtime(Protocol):
 
 
 class Member(Protocol):
-    """A bundle that an ensemble is made of."""
+    """A bundle that an ensemble or a graph is made of."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Opening:
     columns: tuple[str, ...]
     """The input columns, in order."""
     member: Callable[[str], Member]
-    """Loads the bundle of a digest; for ensembles."""
+    """Loads the bundle of a digest; for ensembles and graphs."""
     rows: np.ndarray | None = None
     """Typical inputs, float32, shape (rows, columns), on which a runtime may try its ways to
     compute; None: it takes the one that needs no trial."""
@@ -129,9 +129,18 @@ def _open_ensemble(model: Data, opening: Opening) -> Runtime:
     return EnsembleRuntime(model, columns=opening.columns, member=opening.member)
 
 
+def _open_graph(model: Data, opening: Opening) -> Runtime:
+    from serving.runtimes.graph import GraphRuntime
+
+    return GraphRuntime(
+        model, columns=opening.columns, member=opening.member, threads=opening.threads
+    )
+
+
 _OPENERS: dict[RuntimeName, Callable[[Data, Opening], Runtime]] = {
     "xgboost": _open_xgboost,
     "onnx": _open_onnx,
     "torch": _open_torch,
     "ensemble": _open_ensemble,
+    "graph": _open_graph,
 }

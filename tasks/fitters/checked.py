@@ -36,7 +36,7 @@ def checked(
     Raises:
         SpecRefused: if the runtime refuses it, it has other inputs, or answers otherwise.
     """
-    opening = Opening(columns=(), member=_no_member, rows=matrix)
+    opening = Opening(columns=(), member=no_member, rows=matrix)
     try:
         runtime = open_runtime(kind, model, opening)
         given = runtime.predict(matrix[:SAMPLE_ROWS])
@@ -57,5 +57,6 @@ def checked(
     return model
 
 
-def _no_member(digest: str) -> NoReturn:
-    raise AssertionError(f"a converted model has no members, such as {digest}")
+def no_member(digest: str) -> NoReturn:
+    """What gives the members of a model that has none."""
+    raise AssertionError(f"a fitted model has no members, such as {digest}")

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace import release
 from headrace.errors import SpecRefused
-from headrace.plan import FeaturePlan, ViewRead
+from headrace.plan import FeaturePlan
 from headrace.settings import Settings
-from headrace.spec import EnsembleTrainer, Member, ModelSpec
-from serving.predictor import Predictor, load_predictor
+from headrace.spec import EnsembleTrainer, ModelSpec
+from serving.predictor import Predictor
 from serving.runtimes.ensemble import EnsembleDocument, Share, log_odds
+from tasks.fitters import stack
+from tasks.fitters.members import check_member, load_member
 from tasks.training_sets import TrainingSet
 
 FEWEST_ROWS = 100
@@ -35,7 +36,7 @@ def fit(
     labels: np.ndarray,
     moments: pa.ChunkedArray,
 ) -> bytes:
-    """Return ``ensemble.json``: the members' digests and weights.
+    """Return ``ensemble.json``: the members' digests and weights; or a stacked model's graph.
 
     Args:
         settings: where bundles and releases lie.
@@ -51,16 +52,47 @@ def fit(
             rows that the ensemble is judged on.
         BundleRefused: if a member's bundle is.
     """
-    members = [_load(settings, spec, member) for member in trainer.members]
+    members = [load_member(settings, spec, member) for member in trainer.members]
     for member in members:
-        _check(spec, training_set, member)
+        check_member(spec, training_set, member)
     digests = [member.digest for member in members]
-    if trainer.combine == "mean":
+    if trainer.combine != "stack":
+        if trainer.combine == "vote" and spec.task != "binary":
+            said = f"trainer.combine 'vote' is for binary models, and this is a {spec.task} one"
+            raise SpecRefused(spec.name, f"{said}; combine by 'mean'")
         total = sum(member.weight for member in trainer.members)
         weights = [member.weight / total for member in trainer.members]
-        return _document(digests, weights)
+        return _document(digests, weights, scale="vote" if trainer.combine == "vote" else "value")
+    later = _later(spec, training_set, members, labels, moments)
+    given = np.column_stack([_predict(m, training_set.plan, matrix[later]) for m in members])
+    if trainer.by is not None:
+        return stack.fit(
+            settings,
+            spec,
+            trainer,
+            training_set=training_set,
+            digests=digests,
+            given=given.astype(np.float32),
+            matrix=matrix[later],
+            labels=labels[later],
+        )
+    if spec.task == "binary":
+        intercept, weights = stack_log_odds(given, labels[later])
+        return _document(digests, weights, scale="log_odds", intercept=intercept)
+    intercept, weights = stack_values(given, labels[later])
+    return _document(digests, weights, intercept=intercept)
+
+
+def _later(
+    spec: ModelSpec,
+    training_set: TrainingSet,
+    members: list[Predictor],
+    labels: np.ndarray,
+    moments: pa.ChunkedArray,
+) -> np.ndarray:
+    """Which rows are later than all that the members learned from: bool, shape (rows,)."""
     learned = max(member.bundle.manifest.lineage.trained_until for member in members)
-    later = pc.greater_equal(moments, pa.scalar(learned)).to_numpy()
+    later: np.ndarray = pc.greater_equal(moments, pa.scalar(learned)).to_numpy()
     if later.sum() < FEWEST_ROWS or (spec.task == "binary" and len(set(labels[later])) < 2):
         raise SpecRefused(
             spec.name,
@@ -69,12 +101,7 @@ def fit(
             f"{training_set.holdout.since:%Y-%m-%d}; it needs {FEWEST_ROWS}, of both outcomes: "
             "train the members with an earlier --until, or combine by 'mean'",
         )
-    given = np.column_stack([_predict(m, training_set.plan, matrix[later]) for m in members])
-    if spec.task == "binary":
-        intercept, weights = stack_log_odds(given, labels[later])
-        return _document(digests, weights, scale="log_odds", intercept=intercept)
-    intercept, weights = stack_values(given, labels[later])
-    return _document(digests, weights, intercept=intercept)
+    return later
 
 
 def stack_values(given: np.ndarray, labels: np.ndarray) -> tuple[float, list[float]]:
@@ -120,52 +147,6 @@ def _design(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _split(found: np.ndarray) -> tuple[float, list[float]]:
     return float(found[0]), [float(weight) for weight in found[1:]]
-
-
-def _load(settings: Settings, spec: ModelSpec, member: Member) -> Predictor:
-    digest = member.digest
-    if member.model is not None:
-        running = release.current_release(settings.storage_uri, member.model)
-        if running is None:
-            said = f"trainer.members names {member.model!r}, whose endpoint runs nothing"
-            raise SpecRefused(spec.name, f"{said}; deploy it first, or name a digest")
-        digest = running.champion
-    assert digest is not None
-    return load_predictor(settings.uri("bundles"), digest, threads=0)
-
-
-def _check(spec: ModelSpec, training_set: TrainingSet, member: Predictor) -> None:
-    manifest, plan = member.bundle.manifest, training_set.plan
-    name = f"member {manifest.model} ({member.digest[:12]})"
-    if manifest.task != spec.task:
-        raise SpecRefused(spec.name, f"{name} is a {manifest.task} model, this one {spec.task}")
-    if problem := _other_inputs(manifest.plan, plan):
-        raise SpecRefused(spec.name, f"{name} {problem}")
-    learned, judged = manifest.lineage.trained_until, training_set.holdout.since
-    if learned > judged:
-        raise SpecRefused(
-            spec.name,
-            f"{name} learned from rows until {learned:%Y-%m-%d %H:%M}, and the holdout begins at "
-            f"{judged:%Y-%m-%d %H:%M}: its metrics would flatter. Train both with the same "
-            "--until and validation.days, or the member earlier",
-        )
-
-
-def _other_inputs(member: FeaturePlan, plan: FeaturePlan) -> str:
-    """What a member reads otherwise than the ensemble; "" if all its inputs are the ensemble's."""
-    if missing := sorted(set(member.columns) - set(plan.columns)):
-        return f"takes {', '.join(missing)}, which the ensemble does not read"
-    known = {_reading(view) for view in plan.views}
-    if other := [view.view for view in member.views if _reading(view) not in known]:
-        return f"reads {', '.join(other)} otherwise than the definitions say now; train it again"
-    if other := [pin.name for pin in member.transforms if pin not in plan.transforms]:
-        return f"was trained with another {', '.join(other)}; train it again"
-    return ""
-
-
-def _reading(view: ViewRead) -> str:
-    """How a view is read, whichever of its features are."""
-    return view.model_copy(update={"features": ()}).model_dump_json()
 
 
 def _predict(member: Predictor, plan: FeaturePlan, matrix: np.ndarray) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 import functools
 import json
+import sys
+import types
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace.bundle import GOLDEN, BundleManifest, arrow_bytes, model_file
+from headrace.transform import Transform, transform
 from serving.predictor import golden_table, load_predictor
 from serving.runtimes.runtime import Opening, Runtime, open_runtime
 
@@ -99,8 +103,31 @@ def matrix() -> Callable[..., np.ndarray]:
     return make
 
 
+@transform("trees", "network", "column")
+def blend(trees, network, column):
+    """A function of two nodes and a column."""
+    return np.where(np.isnan(column), trees, 0.5 * trees + 0.5 * network)
+
+
+@transform("values")
+def doubled(values):
+    """A function of one column."""
+    return 2 * values
+
+
 @pytest.fixture
-def model(booster, bundled) -> Callable[..., bytes]:
+def functions(monkeypatch) -> dict[str, Transform]:
+    """``blend`` and ``doubled`` among the transforms of ``featurestore/transforms/``."""
+    module = types.ModuleType("blends")
+    made = {"blend": blend, "doubled": doubled}
+    for name, function in made.items():
+        setattr(module, name, replace(function, name=f"blends.{name}"))
+    monkeypatch.setitem(sys.modules, "featurestore.transforms.blends", module)
+    return {name: getattr(module, name) for name in made}
+
+
+@pytest.fixture
+def model(booster, bundled, functions, plan) -> Callable[..., bytes]:
     """A factory of models: the bytes of a runtime's file."""
 
     def ensemble(seed: int) -> bytes:
@@ -108,11 +135,26 @@ def model(booster, bundled) -> Callable[..., bytes]:
         shares = [{"digest": digest, "weight": 0.5} for digest in members]
         return json.dumps({"scale": "log_odds", "members": shares}).encode()
 
+    def graph(seed: int) -> bytes:
+        column = plan.columns[0]
+        nodes = [
+            {"name": "trees", "digest": bundled("xgboost", seed)},
+            {"name": "network", "digest": bundled("onnx", seed), "inputs": {column: "wide"}},
+            function("wide", "doubled", column),
+            function("answer", "blend", "trees", "network", column),
+        ]
+        return json.dumps({"nodes": nodes, "output": "answer"}).encode()
+
+    def function(name: str, of: str, *inputs: str) -> dict[str, object]:
+        pinned = functions[of].source_sha256
+        return {"name": name, "function": f"blends.{of}", "source_sha256": pinned, "inputs": inputs}
+
     makers = {
         "xgboost": lambda seed: bytes(booster(seed).save_raw("ubj")),
         "onnx": linear,
         "torch": network,
         "ensemble": ensemble,
+        "graph": graph,
     }
     return lambda kind, seed=0: makers[kind](seed)
 
