@@ -148,7 +148,6 @@ def _work(
     )
     log = InferenceLog(
         places.storage_uri,
-        repository.named[0],
         status_names=STATUS_NAMES,
         flush_rows=settings.log_flush_rows,
         flush_seconds=settings.log_flush_seconds,

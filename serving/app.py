@@ -8,10 +8,11 @@ Imports nothing that a server does not need: no prefect, feast, mlflow, evidentl
 scikit-learn or the xgboost Python package. A test starts a process and looks.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,23 +22,28 @@ from starlette.routing import Route
 
 from headrace.errors import HeadraceError
 from monitoring.inference_log import InferenceLog
-from serving import docs_page, health, json_body, openapi
+from serving import docs_page, facts, json_body, openapi
 from serving.dataplane import DataPlane
 from serving.errors import PlaneFailed
 from serving.exchange import Exchange, error_response, json_response, request_id
+from serving.health import Health, health_parts
 from serving.http.caller import parse_networks
 from serving.http.codec import Codec
 from serving.http.heads import Heads
 from serving.http.lane import Lane
 from serving.http.limits import limits_of
 from serving.logs import RequestLog
-from serving.metrics import Metrics
+from serving.metrics import CONTENT_TYPE, Metrics
 from serving.plain import PlainCodec
-from serving.recorded import Recorded
+from serving.plain import routes as plain_routes
+from serving.recorder import Recorder
 from serving.repository import ModelRepository
 from serving.settings import ServerSettings
 from serving.v2 import routes as v2_routes
 from serving.v2.codec import V2Codec
+
+if TYPE_CHECKING:
+    from serving.results.batch import Results
 
 PLAIN_PATH = "/api/v1/infer"
 
@@ -51,42 +57,55 @@ class Server:
 
 
 def create_server(
-    repository: ModelRepository, *, settings: ServerSettings, log: InferenceLog
+    repository: ModelRepository,
+    *,
+    settings: ServerSettings,
+    log: InferenceLog,
+    results: "Results | None" = None,
+    metrics: Metrics | None = None,
 ) -> Server:
     """Return the server of the models in ``repository``.
 
     Its application follows releases while it runs, and writes what waits in ``log`` when it ends.
     """
-    endpoint = next(iter(repository.endpoints.values()))
-    metrics = Metrics(endpoint, log)
-    plane = DataPlane(settings)
-    recorded = Recorded(plane, metrics, log)
+    metrics = metrics or Metrics()
+    metrics.follow(facts.of_models(repository))
+    metrics.follow(facts.of_log(log))
+    plane = DataPlane(settings, results, Recorder(metrics, log))
     trusted = parse_networks(settings.trusted_proxies)
     watcher = RequestLog(
-        lambda edge, status: metrics.count(edge, status, 0.0),
+        metrics.refused,
         access=settings.access_log,
         slow_seconds=settings.slow_seconds,
     )
     v2, plain = V2Codec(repository, settings), PlainCodec(repository, settings)
     limits = limits_of(settings)
     lane = Lane(
-        recorded,
+        plane,
         Heads({PLAIN_PATH: plain}, v2, limits=limits),
         limits,
         watcher,
         trusted,
         slow_seconds=0.0 if settings.access_log else settings.slow_seconds,
     )
-    exchange = Exchange(recorded, settings, watcher, trusted)
-    doors = _Doors(repository, settings, metrics, log, lane)
+    exchange = Exchange(plane, settings, watcher, trusted)
+    doors = _Doors(repository, settings, metrics)
+    health = Health(
+        repository,
+        is_draining=lambda: lane.draining,
+        parts=health_parts(log, results, workers=settings.workers),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         repository.start_watching()
+        refreshing = asyncio.create_task(metrics.keep_fresh())
         yield
+        refreshing.cancel()
         repository.close()
         plane.close()
         log.close()
+        metrics.close()
 
     handlers: dict[Any, Any] = {
         HTTPException: _no_such_door,
@@ -96,6 +115,8 @@ def create_server(
     routes = [
         *_inference(exchange, plain, v2),
         *v2_routes.routes(plane, repository, settings),
+        *plain_routes.routes(plane, repository, settings),
+        *health.routes(),
         *doors.routes(),
     ]
     return Server(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), lane)
@@ -123,33 +144,16 @@ class _Doors:
     repository: ModelRepository
     settings: ServerSettings
     metrics: Metrics
-    log: InferenceLog
-    lane: Lane
 
     def routes(self) -> list[Route]:
         return [
-            Route("/v2/health/live", self.live),
-            Route("/v2/health/ready", self.ready),
-            Route("/health", self.health),
             Route("/metrics", self.metrics_text),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
         ]
 
-    async def live(self, request: Request) -> Response:
-        return _json({"live": True}, request)
-
-    async def ready(self, request: Request) -> Response:
-        answering = any(endpoint.current for endpoint in self.repository.endpoints.values())
-        is_ready = answering and not self.lane.draining
-        return _json({"ready": is_ready}, request, status=200 if is_ready else 503)
-
-    def health(self, request: Request) -> Response:  # on a thread: it asks the online store
-        endpoint = next(iter(self.repository.endpoints.values()))
-        return _json(health.report(endpoint, self.log), request)
-
     async def metrics_text(self, _: Request) -> Response:
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
         return _json(self._document(), request)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,10 +37,13 @@ from serving.errors import (
 from serving.inputs import Inputs, KeyedRows, keyed_inputs, keyed_rows, raw_inputs, split
 from serving.outputs import Run, answers, run
 from serving.query import Computed, Done, Outcome, Query
-from serving.results.batch import Found, Results
+from serving.recorder import Recorder
 from serving.schema import Rows
 from serving.served import STATUS_NAMES, FeatureReader, ServedModel
 from serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from serving.results.batch import Found, Results
 
 __all__ = ["STATUS_NAMES", "DataPlane", "FeatureReader", "ServedModel", "read_features"]
 
@@ -59,8 +63,20 @@ _logger = logging.getLogger(__name__)
 class DataPlane:
     """Answers queries of any number of models; one for a process and its event loop."""
 
-    def __init__(self, settings: ServerSettings, results: Results | None = None) -> None:
-        self._settings, self._results = settings, results
+    def __init__(
+        self,
+        settings: ServerSettings,
+        results: "Results | None" = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Wait for queries.
+
+        Args:
+            settings: bounds of batches and of waiting.
+            results: results that are kept; None: every query is computed.
+            recorder: told of every batch; None: nothing is counted or logged.
+        """
+        self._settings, self._results, self._recorder = settings, results, recorder
         self._queues: dict[int, ModelQueue] = {}  # by id() of a model that is alive
         self._reading: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="batch")
@@ -79,10 +95,10 @@ class DataPlane:
             self._start_large(query, queue)
             return
         if waiting.rows + queue.busy_rows > queue.most_rows:
-            self._shed(query, f"{waiting.rows:,} rows wait already")
+            self._shed(query, "rows", f"{waiting.rows:,} rows wait already")
             return
         if len(waiting.queries) >= self._settings.max_waiting:
-            self._shed(query, f"{len(waiting.queries):,} requests wait already")
+            self._shed(query, "requests", f"{len(waiting.queries):,} requests wait already")
             return
         waiting.queries.append(query)
         waiting.rows += query.rows
@@ -170,14 +186,17 @@ class DataPlane:
     def _alive(self, batch: list[Query]) -> list[Query]:
         """The queries that somebody still waits for; those that are late are told so."""
         now = time.perf_counter()
-        alive = []
+        alive, late = [], 0
         for query in batch:
             if query.done is None:
                 continue
             if query.deadline is not None and query.deadline < now:
+                late += 1
                 self._tell(query, DeadlineExceeded(now - query.deadline))
             else:
                 alive.append(query)
+        if self._recorder:
+            self._recorder.begun(batch, alive, late, now)
         return alive
 
     def _prepare(self, queue: ModelQueue, batch: list[Query]) -> None:
@@ -227,8 +246,12 @@ class DataPlane:
         self._turn(queue)
 
     async def _read(self, model: ServedModel, keyed: KeyedRows) -> list[Inputs]:
+        begun = time.perf_counter()
         try:
-            return [keyed_inputs(model, keyed, await read_features_async(model, keyed.rows))]
+            read = await read_features_async(model, keyed.rows)
+            if self._recorder:
+                self._recorder.read(keyed.queries[0], time.perf_counter() - begun)
+            return [keyed_inputs(model, keyed, read)]
         except OnlineStoreFailing as error:
             if not error.of_rows:
                 raise
@@ -267,6 +290,8 @@ class DataPlane:
             self._hand_out(some, batch)
             if self._results:
                 self._results.keep(some.queries[0].model, some, batch)
+        if self._recorder:
+            self._recorder.ran(inputs[0].queries[0], ran)
         queue.cost.measured(ran.rows, ran.seconds)
         queue.pace.measured(ran.rows, time.perf_counter() - ran.begun)
         settings = self._settings
@@ -275,10 +300,14 @@ class DataPlane:
     def _hand_out(self, inputs: Inputs, batch: Computed) -> None:
         """Give every query of a batch its own rows."""
         model, null = inputs.queries[0].model, self._settings.on_not_finite == "null"
-        for query, outcome in answers(model, inputs, batch, null_not_finite=null):
-            self._tell(query, outcome)
+        answered = [
+            self._tell(query, outcome) and type(outcome) is queries.Answer
+            for query, outcome in answers(model, inputs, batch, null_not_finite=null)
+        ]
+        if self._recorder:
+            self._recorder.answered(inputs, batch, answered)
 
-    def _hand_out_found(self, found: Found | None) -> None:
+    def _hand_out_found(self, found: "Found | None") -> None:
         if found:
             self._hand_out(found.inputs, found.computed)
 
@@ -287,9 +316,8 @@ class DataPlane:
 
     def _start_large(self, query: Query, queue: ModelQueue) -> None:
         if self._large >= _MOST_LARGE:
-            self._shed(
-                query, f"{self._large} requests of more than {_LARGE_ROWS} rows wait already"
-            )
+            why = f"{self._large} requests of more than {_LARGE_ROWS} rows wait already"
+            self._shed(query, "large", why)
             return
         self._large += 1
         loop = asyncio.get_running_loop()
@@ -309,7 +337,9 @@ class DataPlane:
         elif large.inputs and large.ran:
             self._deliver(queue, [large.inputs], large.ran)
 
-    def _shed(self, query: Query, why: str) -> None:
+    def _shed(self, query: Query, reason: str, why: str) -> None:
+        if self._recorder:
+            self._recorder.shed(query, reason)
         self._tell(query, Overloaded(why))
 
     def _fail(self, batch: Sequence[Query], step: str, error: BaseException) -> None:
@@ -319,11 +349,11 @@ class DataPlane:
         for query in batch:
             self._tell(query, error)
 
-    def _tell(self, query: Query, outcome: Outcome) -> None:
-        """Tell who waits for a query, once."""
+    def _tell(self, query: Query, outcome: Outcome) -> bool:
+        """Tell who waits for a query, once; False if nobody does."""
         done = query.done
         if done is None:
-            return
+            return False
         query.done = None
         try:
             done(query, outcome)
@@ -332,6 +362,7 @@ class DataPlane:
             _logger.exception(
                 "edge=%s request_id=%s was not answered", query.edge, query.request_id
             )
+        return True
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from serving.served import ServedModel
 
 _NO_ANSWERS = np.empty(0, np.float32)
-Tell = Callable[[Query, Outcome], None]
+Tell = Callable[[Query, Outcome], object]
 """Tells who waits for a query that it ends here."""
 
 

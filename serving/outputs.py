@@ -15,7 +15,7 @@ from serving.query import Answer, Computed, Outcome, Query
 if TYPE_CHECKING:
     from serving.served import ServedModel
 
-_RANGES: Mapping[str, tuple[float, float, str]] = {
+RANGES: Mapping[str, tuple[float, float, str]] = {
     "binary": (0.0, 1.0, "probabilities from 0 to 1"),
 }
 """By task, what its answers can be; the answers of every other task are any finite number."""
@@ -74,7 +74,7 @@ def answers(
 
 def _wrong_rows(model: "ServedModel", predictions: np.ndarray) -> np.ndarray | None:
     """Which predictions are not finite or out of range: bool, shape (rows,); None: all are good."""
-    low, high, _ = _RANGES.get(model.predictor.bundle.manifest.task, _ANY)
+    low, high, _ = RANGES.get(model.predictor.bundle.manifest.task, _ANY)
     right = (predictions >= low) & (predictions <= high)  # NaN is in no range
     return None if right.all() else ~right
 
@@ -104,7 +104,7 @@ def _error(model: "ServedModel", row: int, value: float) -> HeadraceError:
     digest, task = model.predictor.digest, model.predictor.bundle.manifest.task
     if not np.isfinite(value):
         return NotFinite(digest, row, value)
-    return OutOfRange(digest, row, value, task=task, expected=_RANGES[task][2])
+    return OutOfRange(digest, row, value, task=task, expected=RANGES[task][2])
 
 
 def _row_of(query: Query, place: int) -> int:

@@ -11,7 +11,7 @@ from headrace import storage
 from headrace.errors import NameRefused, StorageFailed
 from headrace.plan import FeaturePlan, FeatureRead, JoinKey, ViewRead
 from headrace.spec import RequestField
-from monitoring.inference_log import Inference, InferenceLog, read_log
+from monitoring.inference_log import InferenceLog, Inferences, read_log
 
 NOON = datetime(2013, 8, 1, 12, 0, tzinfo=UTC)
 STATUS_NAMES = ("present", "never_seen")
@@ -42,17 +42,21 @@ PLAN = FeaturePlan(
 
 
 def inference(request_id="a", rows=2, at=NOON, **changes):
-    return Inference(
+    clock = at.timestamp() - 100.0  # the server's own clock says 100
+    return Inferences(
         **{
-            "request_id": request_id,
-            "received_at": at,
-            "edge": "plain",
+            "endpoint": "flight_delay",
+            "request_ids": [request_id],
+            "counts": [rows],
+            "received_at": [100.0],
+            "clock": clock,
+            "answered_at": 100.002,
+            "edges": ["plain"],
             "digest": "d" * 64,
             "revision": 1,
             "plan": PLAN,
             "matrix": np.array([[3.5, 100.25]] * rows, np.float32),
             "predictions": np.linspace(0.25, 0.5, rows, dtype=np.float32),
-            "latency_seconds": 0.002,
             "keys": {"origin": ["JFK"] * rows, "gate": [None] * rows},
             "request": {
                 "scheduled_departure": np.array(["2013-08-01T13:00"] * rows, "datetime64[us]"),
@@ -80,9 +84,7 @@ def root(tmp_path):
 
 
 def open_log(root, **options):
-    return InferenceLog(
-        root, "flight_delay", status_names=STATUS_NAMES, **{"flush_seconds": 60} | options
-    )
+    return InferenceLog(root, status_names=STATUS_NAMES, **{"flush_seconds": 60} | options)
 
 
 def read(root, since=NOON - timedelta(hours=1), until=NOON + timedelta(hours=2)):
@@ -102,7 +104,7 @@ def test_what_was_recorded_is_read_back(root):
         "edge": "plain",
         "digest": "d" * 64,
         "revision": 1,
-        "latency_seconds": 0.002,
+        "latency_seconds": pytest.approx(0.002),
         "prediction": 0.25,
         "origin": "JFK",
         "gate": None,
@@ -279,8 +281,94 @@ def test_half_a_file_is_never_seen(root, monkeypatch):
 
 
 def test_an_endpoint_that_is_no_name_is_refused(root):
+    log = open_log(root)
     with pytest.raises(NameRefused):
-        InferenceLog(root, "../etc", status_names=STATUS_NAMES)
+        log.record(inference(endpoint="../etc"))
+    log.close()
+
+
+def batch(requests=5, rows=2, **changes):
+    """One batch of several requests; each row's miles are its number in the batch."""
+    every = requests * rows
+    matrix = np.column_stack([np.full(every, 3.5), np.arange(every)]).astype(np.float32)
+    return inference(
+        **{
+            "request_ids": [f"r{n}" for n in range(requests)],
+            "edges": ["v2"] * requests,
+            "counts": [rows] * requests,
+            "received_at": [100.0 + n / 1000 for n in range(requests)],
+            "matrix": matrix,
+            "predictions": np.arange(every, dtype=np.float32),
+            "keys": {},
+            "request": {},
+            "event_times": {},
+            "statuses": {},
+        }
+        | changes
+    )
+
+
+def test_the_requests_of_a_batch_keep_their_rows_arrival_and_latency(root):
+    log = open_log(root)
+    log.record(batch())
+    log.close()
+    table = read(root)
+    assert table["request_id"].to_pylist() == [f"r{n}" for n in range(5) for _ in range(2)]
+    assert table["row"].to_pylist() == [0, 1] * 5
+    assert table["prediction"].to_pylist() == table["distance"].to_pylist() == list(range(10))
+    assert table["received_at"][9].as_py() == NOON + timedelta(milliseconds=4)
+    seconds = table["latency_seconds"].to_pylist()
+    assert seconds == pytest.approx([0.002 - n / 1000 for n in range(5) for _ in range(2)])
+
+
+def test_only_wanted_rows_are_written_under_their_own_numbers(root):
+    log = open_log(root)
+    numbers = np.array([0, 1, 3, 4, 0, 1, 0, 1, 0, 1])
+    log.record(batch(wanted=np.array([0, 2, 9]), row_numbers=numbers))
+    log.close()
+    table = read(root)
+    assert log.written_rows == table.num_rows == 3
+    columns = [table[name].to_pylist() for name in ("request_id", "row", "prediction")]
+    assert list(zip(*columns, strict=True)) == [("r0", 0, 0.0), ("r1", 3, 2.0), ("r4", 1, 9.0)]
+
+
+def test_a_batch_over_the_turn_of_an_hour_is_written_to_both(root):
+    log = open_log(root)
+    log.record(batch(at=NOON + timedelta(minutes=59, seconds=59.998)))
+    log.close()
+    folder = Path(root, "inference_log", "flight_delay")
+    assert sorted(path.name for path in folder.iterdir()) == ["2013-08-01T12", "2013-08-01T13"]
+    late = read(root, since=NOON + timedelta(hours=1))
+    assert late["request_id"].to_pylist() == ["r2", "r2", "r3", "r3", "r4", "r4"]
+    assert log.written_rows == read(root).num_rows == 10
+
+
+def test_memory_is_bounded_by_bytes_too(root):
+    log = open_log(root, capacity_bytes=3 * batch().bytes)
+    assert [log.record(batch()) for _ in range(4)] == [True, True, True, False]
+    log.close()
+    assert dict(log.dropped) == {"bytes": 10, "unwritten": 0}
+
+
+def test_a_share_of_requests_is_written_whole_and_the_rest_counted(root):
+    log = open_log(root, share=0.25)
+    for _ in range(100):
+        log.record(batch())
+    log.close()
+    counted = read(root)["request_id"].value_counts().to_pylist()
+    assert all(one["counts"] % 2 == 0 for one in counted)
+    assert log.written_rows + log.skipped_rows == 1_000
+    assert 150 < log.written_rows < 350  # 250 expected, 5 standard deviations
+
+
+def test_rows_that_do_not_fit_the_columns_are_counted_and_stop_nothing(root, caplog):
+    log = open_log(root)
+    log.record(inference("a", keys={"origin": ["JFK", 3], "gate": [None, None]}))
+    log.record(inference("b", digest="e" * 64))
+    log.close()
+    assert (dict(log.dropped)["broken"], log.written_rows) == (2, 2)
+    assert "2 rows of flight_delay" in caplog.text
+    assert set(read(root)["request_id"].to_pylist()) == {"b"}
 
 
 def wait_until(holds, seconds=5.0):

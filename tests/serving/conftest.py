@@ -248,7 +248,7 @@ def settings():
 
 @pytest.fixture
 def log(store):
-    log = InferenceLog(store.root, ENDPOINT, status_names=STATUS_NAMES, flush_seconds=60)
+    log = InferenceLog(store.root, status_names=STATUS_NAMES, flush_seconds=60)
     yield log
     log.close()
 
