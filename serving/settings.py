@@ -107,6 +107,9 @@ class ServerSettings(BaseSettings):
         20_000, ge=1, description="rows that may wait; further ones are dropped and counted"
     )
 
+    explain_max_rows: int = Field(
+        100, ge=1, le=100_000, description="most rows that one request may have explained"
+    )
     jobs_store: str = Field(
         "",
         description="where asynchronous jobs are kept: a SQLite file, redis://host:port/database, "

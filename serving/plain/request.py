@@ -52,7 +52,7 @@ def read_request(
 def _form(document: Any) -> str:
     if not isinstance(document, dict):
         raise _refused(f"the body is not an object; {_WRITE}")
-    forms = [key for key in document if key in _FORMS]
+    forms: list[str] = [key for key in document if key in _FORMS]
     for key in document:
         if key not in (*_FORMS, MODEL):
             near = near_name(key, (*_FORMS, MODEL))
@@ -67,8 +67,10 @@ def _form(document: Any) -> str:
 
 
 def _model_name(document: dict[str, Any]) -> str | None:
-    name: str | None = document.get(MODEL)
-    if MODEL in document and not isinstance(name, str):
+    if MODEL not in document:
+        return None
+    name = document[MODEL]
+    if not isinstance(name, str):
         raise _refused(
             f"'model' = {show(name)} is {type_word(name)}; write an endpoint's name", field=MODEL
         )
@@ -160,8 +162,8 @@ def _check_beside(
         _check_names(fields[number], list(known), number, told)
         for name, value in fields[number].items():
             if name in known and (wrong := known[name].problem(value)):
-                shown = f"{name} = {show(value)} {wrong}"
-                told.add(number, name, shown, f"write {known[name].expected}")
+                cut, remedy = show(value), f"write {known[name].expected}"
+                told.add(number, name, f"{name} = {cut}, which {wrong}", remedy, cut)
 
 
 def _check_names(row: Iterable[str], known: Sequence[str], number: int, told: "_Told") -> None:
@@ -173,12 +175,13 @@ def _check_names(row: Iterable[str], known: Sequence[str], number: int, told: "_
 
 
 def _check_number(shown: str, name: str, value: Any, number: int, told: "_Told") -> None:
-    if value is None:
+    if value is None or (type(value) in (int, float) and -FLOAT32 <= value <= FLOAT32):
         return
+    cut = show(value)
     if type(value) not in (int, float):
-        told.add(number, name, f"{shown} = {show(value)}, {type_word(value)}", _NUMBER)
-    elif not -FLOAT32 <= value <= FLOAT32:
-        told.add(number, name, f"{shown} = {show(value)}, beyond a 32-bit float", _NUMBER)
+        told.add(number, name, f"{shown} = {cut}, {type_word(value)}", _NUMBER, cut)
+    else:
+        told.add(number, name, f"{shown} = {cut}, beyond a 32-bit float", _NUMBER, cut)
 
 
 class _Told:
@@ -192,9 +195,11 @@ class _Told:
         """Whether nothing more need be said of ``row``."""
         return len(self._problems.get(row, ())) >= MOST_PROBLEMS
 
-    def add(self, row: int, field: str | None, what: str, remedy: str) -> None:
+    def add(
+        self, row: int, field: str | None, what: str, remedy: str, value: str | None = None
+    ) -> None:
         found = self._problems.setdefault(row, [])
-        found.append(Problem(f"row {row} has {what}; {remedy}", field, row, remedy=remedy))
+        found.append(Problem(f"row {row} has {what}; {remedy}", field, row, value, remedy))
         if not self._partial and sum(map(len, self._problems.values())) >= MOST_PROBLEMS:
             self.all()
 

@@ -1,5 +1,8 @@
 """Answers of the plain API as JSON: what is the same for all requests of a model is made once."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 _MOST_KEPT = 4_096
 _LONGEST_CUT = 60
+_ROW = re.compile(r"\brow \d+\b")
 
 
 class Wording:
@@ -34,18 +38,15 @@ class Wording:
     def answer(self, answer: "Answer") -> bytes:
         """The body of an answer of which every row has a prediction."""
         predictions = self.predictions(answer)
+        opening = self.opening(answer.query.request_id, degraded=answer.degraded)
         if type(answer.query) is SingleQuery:
-            return self.opening(answer) + b"," + predictions[0][1:] + b"}"
-        return self.opening(answer) + b',"predictions":[' + b",".join(predictions) + b"]}"
+            return opening + b"," + predictions[0][1:]
+        return opening + b',"predictions":[' + b",".join(predictions) + b"]}"
 
-    def opening(self, answer: "Answer") -> bytes:
+    def opening(self, request_id: str, *, degraded: bool) -> bytes:
         """How every body begins, up to the predictions."""
-        degraded = b"true" if answer.degraded else b"false"
-        return b'%b,"request_id":%b,"degraded":%b' % (
-            self._head,
-            _encode(answer.query.request_id),
-            degraded,
-        )
+        word = b"true" if degraded else b"false"
+        return b'%b,"request_id":%b,"degraded":%b' % (self._head, _encode(request_id), word)
 
     def predictions(self, answer: "Answer") -> list[bytes]:
         """Each row's prediction with what became of its reads, as objects."""
@@ -70,11 +71,25 @@ def error_body(error: HeadraceError, request_id: str) -> bytes:
     """The body of an error; every problem that is known by row and field is listed."""
     body: dict[str, Any] = {"error": str(error), "request_id": request_id}
     if isinstance(error, FieldsRefused):
-        body["problems"] = list(map(problem, error.problems))
+        body["problems"] = list(map(_problem, error.problems))
     return _encode(body)
 
 
-def problem(found: Problem) -> dict[str, Any]:
+def error_item(error: HeadraceError, row: int) -> bytes:
+    """What stands in place of a prediction where the row at place ``row`` has none."""
+    problems = error.problems if isinstance(error, FieldsRefused) else [Problem(str(error))]
+    told = [_problem(found) for found in _in_row(problems, row)]
+    return _encode({"error": told[0]["message"], "problems": told})
+
+
+def _in_row(problems: Sequence[Problem], row: int) -> list[Problem]:
+    """Problems of a part of a request, with the number that their row has in all of it."""
+    return [
+        replace(p, row=row, message=_ROW.sub(f"row {row}", p.message, count=1)) for p in problems
+    ]
+
+
+def _problem(found: Problem) -> dict[str, Any]:
     """One problem, as an object."""
     return {
         "row": found.row,

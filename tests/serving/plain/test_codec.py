@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -135,7 +136,6 @@ def test_fields_beside_a_full_set_of_columns_must_fit_too(codec, columns):
 
 
 def test_a_problem_is_told_with_its_value_and_remedy(codec):
-    error = FieldsRefused([])
     with pytest.raises(FieldsRefused) as refused:
         codec.decode(b'{"features": [["x", 1, 1, 1, 1]]}', HEAD)
     error = json.loads(codec.encode_error(refused.value, "r1"))
@@ -158,8 +158,6 @@ def test_more_rows_than_the_limit_are_refused_by_either_way(codec, columns):
 
 
 def test_a_body_of_unknown_names_is_refused_in_little_time(codec):
-    import time
-
     row = {"features": {f"feature_{n}": n for n in range(300)} | {"x" * 100_000: 1}}
     body = json.dumps({"instances": [row | {"n": n} for n in range(50)]}).encode()
     begun = time.process_time()
@@ -239,7 +237,7 @@ def seen(query):
     return rows.keys, {n: c.tolist() for n, c in rows.request.items()}, rows.at.tolist()
 
 
-@tries(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@tries(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(bodies())
 def test_the_quick_way_gives_what_the_full_decoder_gives(codec, repository, body):
     def full():

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -94,7 +95,8 @@ BODY_CASES = {
     "a key twice, escaped": (b'{"instances": [], "\\u0069nstances": []}', 400, "'instances'"),
     "a list": (b"[]", 422, "the body is not an object"),
     "no instances": (b"{}", 422, "'instances' is missing"),
-    "a single instance": (b'{"instance": {}}', 422, "did you mean 'instances'?"),
+    "an empty instance": (b'{"instance": {}}', 422, "row 0 has no field 'origin'"),
+    "a misspelt form": (b'{"instence": {}}', 422, "did you mean 'instance'?"),
     "null": (b'{"instances": null}', 422, "'instances' is missing"),
     "an object": (b'{"instances": {"origin": "JFK"}}', 422, "'instances' is not a list"),
     "no rows": (b'{"instances": []}', 422, "'instances' is empty"),
@@ -129,22 +131,10 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(client):
     assert response.headers["Connection"] == "close"
 
 
-def test_a_body_that_does_not_arrive_is_given_up(client):
-    async def never_ending():
-        import asyncio
-
-        yield b'{"instances": ['
-        await asyncio.sleep(5)
-
-    response = client.post(URL, content=never_ending())
-    assert response.status_code == 408
-    assert "within 0.5 s" in response.json()["error"]
-
-
 def test_a_compressed_body_is_refused_by_its_header(client):
     response = client.post(URL, content=b"{}", headers={"Content-Encoding": "gzip"})
-    assert response.status_code == 400
-    assert "Content-Encoding" in response.json()["error"]
+    assert response.status_code == 415
+    assert "gzip" in response.json()["error"]
 
 
 def test_a_sane_request_id_comes_back_in_header_and_body(client, instance):
@@ -156,16 +146,8 @@ def test_a_sane_request_id_comes_back_in_header_and_body(client, instance):
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é".encode()])
 def test_another_request_id_is_replaced(client, given):
     response = client.post(URL, content=b"{}", headers={"X-Request-Id": given})
-    assert len(response.headers["X-Request-Id"]) == 32
+    assert re.fullmatch("[0-9a-f-]{12,32}", response.headers["X-Request-Id"])
     assert response.json()["request_id"] == response.headers["X-Request-Id"]
-
-
-def test_a_large_body_is_answered_as_a_small_one_is(client, instance, settings, monkeypatch):
-    monkeypatch.setattr("serving.exchange._INLINE_BYTES", 0)
-    on_a_thread = client.post(URL, json={"instances": [instance()]}).json()
-    monkeypatch.setattr("serving.exchange._INLINE_BYTES", 10**6)
-    inline = client.post(URL, json={"instances": [instance()]}).json()
-    assert on_a_thread["predictions"] == inline["predictions"]
 
 
 def test_get_says_which_method_is_right(client):
