@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--endpoint", help="endpoint whose release is served (flight_delay)")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8080); 0: any free one")
+    parser.add_argument("--grpc-port", type=int, help="port of gRPC; without it, no gRPC")
     parser.add_argument("--workers", type=int, help="processes that share the port (1)")
     return parser
 
@@ -68,8 +69,9 @@ def _serve(settings: "ServerSettings", places: "Settings") -> int:
     """Answer, alone or as the parent of several workers, until told to stop."""
     import logging
 
-    from serving import listener, logs, workers
+    from serving import grpc, listener, logs, workers
 
+    grpc.check(settings)
     with listener.listen(settings) as listening:
         url = listener.address(listening)
 

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from headrace.errors import HeadraceError
 from monitoring.inference_log import InferenceLog
-from serving import docs_page, facts, json_body, openapi
+from serving import docs_page, facts, grpc, json_body, openapi
 from serving.dataplane import DataPlane
 from serving.errors import PlaneFailed
 from serving.exchange import Exchange, error_response, json_response, request_id
@@ -100,7 +100,8 @@ def create_server(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         repository.start_watching()
         refreshing = asyncio.create_task(metrics.keep_fresh())
-        yield
+        async with grpc.serving(plane, repository, settings, is_draining=lambda: lane.draining):
+            yield
         refreshing.cancel()
         repository.close()
         plane.close()

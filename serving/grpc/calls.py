@@ -32,13 +32,19 @@ Context: TypeAlias = Any  # grpc.aio.ServicerContext, which has no type informat
 
 
 class Calls:
-    """Answers the protocol's calls. ``draining`` makes it say that it is not ready."""
+    """Answers the protocol's calls."""
 
     def __init__(
-        self, plane: "DataPlane", repository: "ModelRepository", settings: "ServerSettings"
+        self,
+        plane: "DataPlane",
+        repository: "ModelRepository",
+        settings: "ServerSettings",
+        *,
+        is_draining: Callable[[], bool],
     ) -> None:
+        """Answer by ``plane``; where ``is_draining``, say that the server is not ready."""
         self._plane, self._repository, self._settings = plane, repository, settings
-        self.draining = False
+        self._is_draining = is_draining
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the service, for a server to register."""
@@ -72,12 +78,12 @@ class Calls:
     def ready(self) -> bool:
         """Whether some model answers, and the server is not ending."""
         endpoints = self._repository.endpoints.values()
-        return not self.draining and any(endpoint.current for endpoint in endpoints)
+        return not self._is_draining() and any(endpoint.current for endpoint in endpoints)
 
     def model_ready(self, name: str, version: str = "") -> bool:
         """Whether a model answers now, and ``version`` of it where one is named."""
         self._repository.served(name, version or None)
-        return not self.draining
+        return not self._is_draining()
 
     async def _server_live(self, _: Any, __: Context) -> Any:
         return MESSAGES["ServerLiveResponse"](live=True)

@@ -1,5 +1,7 @@
 """The gRPC server: its port, its limits and its end; on the event loop of the HTTP server."""
 
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -13,32 +15,29 @@ if TYPE_CHECKING:
     from serving.repository import ModelRepository
     from serving.settings import ServerSettings
 
+_logger = logging.getLogger(__name__)
+
 
 class GrpcServer:
     """A running server. ``port`` is where it listens."""
 
-    def __init__(self, server: grpc.aio.Server, calls: Calls, port: int) -> None:
-        self._server, self._calls, self.port = server, calls, port
-
-    def drain(self) -> None:
-        """Say from now on that the server is not ready; it answers all the same."""
-        self._calls.draining = True
+    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+        self._server, self.port = server, port
 
     async def stop(self, seconds: float) -> None:
         """Take no further calls, and let those under way end within ``seconds``."""
-        self.drain()
         await self._server.stop(seconds)
 
 
-async def serve(
-    plane: "DataPlane", repository: "ModelRepository", settings: "ServerSettings"
+async def start(
+    plane: "DataPlane",
+    repository: "ModelRepository",
+    settings: "ServerSettings",
+    *,
+    is_draining: Callable[[], bool],
 ) -> GrpcServer:
-    """Start to answer on ``settings.grpc_port``, on the running event loop.
-
-    Raises:
-        PortTaken: if the port cannot be had.
-    """
-    calls = Calls(plane, repository, settings)
+    """Answer on ``settings.grpc_port`` from now on; see ``serving.grpc.serve``."""
+    calls = Calls(plane, repository, settings, is_draining=is_draining)
     shares = settings.workers > 1  # else a second server on this port would take half its calls
     server = grpc.aio.server(
         options=[
@@ -55,4 +54,5 @@ async def serve(
     except RuntimeError as error:  # gRPC says no more than that it failed
         raise PortTaken(settings.host, settings.grpc_port or 0, str(error)) from error
     await server.start()
-    return GrpcServer(server, calls, port)
+    _logger.info("gRPC at %s:%d", host, port)
+    return GrpcServer(server, port)

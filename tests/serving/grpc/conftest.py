@@ -6,8 +6,8 @@ import grpc
 import numpy as np
 import pytest
 
+from serving import grpc as edge
 from serving.dataplane import DataPlane
-from serving.grpc import serve
 from serving.grpc.schema import SERVICE
 from serving.grpc.tensors import MESSAGES
 from serving.settings import ServerSettings
@@ -22,7 +22,15 @@ class Served:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.plane = DataPlane(settings)
-        self.server = self.run(serve(self.plane, repository, settings))
+        self.draining = False
+        self.running = edge.serving(
+            self.plane, repository, settings, is_draining=lambda: self.draining
+        )
+        try:
+            self.server = self.run(self.running.__aenter__())
+        except Exception:
+            self.end()
+            raise
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
 
     def run(self, work):
@@ -50,7 +58,10 @@ class Served:
 
     def close(self):
         self.channel.close()
-        self.run(self.server.stop(1))
+        self.run(self.running.__aexit__(None, None, None))
+        self.end()
+
+    def end(self):
         self.plane.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()

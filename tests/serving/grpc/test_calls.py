@@ -2,9 +2,11 @@ import grpc
 import numpy as np
 import pytest
 
+from headrace.errors import SettingRefused
 from serving.errors import GrpcMissing, PortTaken
-from serving.grpc import check_installed
+from serving.grpc import check
 from serving.grpc.health import _MESSAGES
+from serving.settings import ServerSettings
 
 ROW = [71.5, 12.0, 178.0, 2475.0, 8.0]
 
@@ -227,18 +229,26 @@ def test_the_standard_health_service_answers_and_says_when_the_server_ends(servi
     served = serving()
     assert [health(served, name) for name in ("", "flight_delay")] == [1, 1]
     assert refused(lambda: health(served, "other")).code() == grpc.StatusCode.NOT_FOUND
-    served.server.drain()
+    served.draining = True
     assert [health(served, name) for name in ("", "flight_delay")] == [2, 2]
     assert not served.call("ServerReady").ready
     assert served.infer(**raw(ROW)).outputs
 
 
-def test_a_taken_port_is_one_clear_error(serving, served):
+def test_a_taken_port_is_one_clear_error_before_anything_is_loaded(serving, served):
+    with pytest.raises(PortTaken, match=f"127.0.0.1:{served.server.port}: Address already in use"):
+        check(ServerSettings(grpc_port=served.server.port))
     with pytest.raises(PortTaken, match=f"127.0.0.1:{served.server.port}"):
         serving(grpc_port=served.server.port)
+
+
+def test_workers_share_a_port_that_is_said():
+    with pytest.raises(SettingRefused, match="HEADRACE_SERVER_GRPC_PORT = 0 is refused"):
+        check(ServerSettings(grpc_port=0, workers=2))
 
 
 def test_grpc_that_is_not_installed_is_one_clear_error(monkeypatch):
     monkeypatch.setattr("serving.grpc.find_spec", lambda name: None)
     with pytest.raises(GrpcMissing, match=r"pip install 'headrace\[grpc\]'"):
-        check_installed()
+        check(ServerSettings(grpc_port=0))
+    check(ServerSettings())
