@@ -1,5 +1,6 @@
 """From what the model answered to what each caller gets: checked, and cut by query."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.errors import HeadraceError
-from serving.errors import NotFinite, OutOfRange
+from serving.errors import NotFinite, OutOfRange, PlaneFailed
 from serving.inputs import Inputs
 from serving.query import Answer, Computed, Outcome, Query
 
@@ -19,6 +20,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "binary": (0.0, 1.0, "probabilities from 0 to 1"),
 }
 """By task, what its answers can be; the answers of every other task are any finite number."""
+_logger = logging.getLogger(__name__)
 _NONE = np.empty(0, np.float32)
 _ANY = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), "finite numbers")
 
@@ -70,6 +72,29 @@ def answers(
             error = _fault(query, batch, range(begin, end), wrong, null_not_finite)
         yield query, Answer(query, batch, begin, end) if error is None else error
         begin = end
+
+
+def tell(query: Query, outcome: Outcome) -> bool:
+    """Tell who waits for a query, once and on the loop; False if nobody does."""
+    done = query.done
+    if done is None:
+        return False
+    query.done = None
+    try:
+        done(query, outcome)
+    except Exception:
+        # The neighbours of a query whose edge fails are told all the same.
+        _logger.exception("edge=%s request_id=%s was not answered", query.edge, query.request_id)
+    return True
+
+
+def fail(queries: Sequence[Query], step: str, error: BaseException) -> None:
+    """Tell queries why they are not answered."""
+    if not isinstance(error, HeadraceError):
+        _logger.error("the data plane could not %s", step, exc_info=error)
+        error = PlaneFailed(step)
+    for query in queries:
+        tell(query, error)
 
 
 def _wrong_rows(model: "ServedModel", predictions: np.ndarray) -> np.ndarray | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from headrace.errors import HeadraceError, SettingRefused
-from serving.dataplane import read_features
 from serving.errors import ModelNotServed
+from serving.features import read_features
 from serving.http.codec import Head
 from serving.inputs import Inputs, Tell, keyed_inputs, keyed_rows, raw_inputs
 from serving.outputs import run

@@ -1,0 +1,73 @@
+"""Reading features for a batch, on the event loop or on a thread."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from featurestore.errors import EntityKeyRefused, StoredValueBroken
+from featurestore.online.reader import OnlineRows
+from headrace.errors import HeadraceError
+from serving.errors import FieldsRefused, OnlineStoreFailing, Problem
+from serving.inputs import Inputs, keyed_inputs, keyed_rows, raw_inputs
+from serving.query import Outcome, Query
+from serving.schema import Rows
+from serving.served import ServedModel
+
+_OF_ROWS = (EntityKeyRefused, StoredValueBroken)
+"""What lies in the keys that certain rows ask for, or in the values stored for them."""
+
+
+async def inputs_of(query: Query) -> Inputs:
+    """Return what the model would see of one query: reads and transforms, no prediction.
+
+    Raises:
+        HeadraceError: if the query is refused, or features cannot be read.
+    """
+    refused: list[HeadraceError] = []
+
+    def note(_: Query, outcome: Outcome) -> None:
+        if isinstance(outcome, HeadraceError):
+            refused.append(outcome)
+
+    if query.features is not None:
+        inputs = raw_inputs(query.model, [query], note)
+    elif keyed := keyed_rows(query.model, [query], note):
+        read = await read_features_soon(query.model, keyed.rows)
+        inputs = keyed_inputs(query.model, keyed, read)
+    else:
+        inputs = None
+    if inputs is None:
+        raise refused[0] if refused else FieldsRefused(_problems(query))
+    return inputs
+
+
+async def read_features_soon(model: ServedModel, rows: Rows) -> OnlineRows:
+    """Return the feature values of each row's entities, leaving the loop free meanwhile.
+
+    Raises:
+        OnlineStoreFailing: as ``read_features``.
+    """
+    try:
+        return await model.reader.read_async(rows.keys, rows.at)
+    except HeadraceError as error:
+        raise OnlineStoreFailing(error, of_rows=isinstance(error, _OF_ROWS)) from error
+
+
+def read_features(
+    model: ServedModel, keys: Mapping[str, Sequence[str | int | None]], at: np.ndarray
+) -> OnlineRows:
+    """Return the feature values of each row's entities.
+
+    Raises:
+        OnlineStoreFailing: if the store cannot give them.
+    """
+    try:
+        return model.reader.read(keys, at)
+    except HeadraceError as error:
+        raise OnlineStoreFailing(error, of_rows=isinstance(error, _OF_ROWS)) from error
+
+
+def _problems(query: Query) -> list[Problem]:
+    """What is wrong with a partial query that has no good row."""
+    errors = (query.problems or {}).values()
+    return [p for error in errors if isinstance(error, FieldsRefused) for p in error.problems]
