@@ -4,7 +4,6 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -122,82 +121,6 @@ def test_a_full_log_drops_and_the_metrics_say_so(client, instance, log):
     response = client.post(URL, json={"instances": [instance(), instance()]})
     assert response.status_code == 200
     assert metric(client, "inference_log_dropped_rows_total", reason="rows") == 2
-
-
-@pytest.fixture
-def openapi(client):
-    return client.get("/openapi.json").json()
-
-
-def refs(node):
-    if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for value in node.values():
-            yield from refs(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from refs(value)
-
-
-def validator(openapi, name):
-    schema = {"$ref": f"#/components/schemas/{name}", "components": openapi["components"]}
-    return jsonschema.Draft202012Validator(schema)
-
-
-def test_every_schema_is_valid_and_every_reference_leads_somewhere(openapi):
-    assert openapi["openapi"] == "3.1.0"
-    for schema in openapi["components"]["schemas"].values():
-        jsonschema.Draft202012Validator.check_schema(schema)
-    known = {f"#/components/schemas/{name}" for name in openapi["components"]["schemas"]}
-    assert set(refs(openapi)) <= known
-
-
-def test_every_operation_has_its_own_name_and_declares_its_path_parameters(openapi):
-    names = []
-    for path, operations in openapi["paths"].items():
-        for operation in operations.values():
-            names.append(operation["operationId"])
-            declared = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
-            assert declared == set(re.findall(r"{(\w+)}", path))
-    assert len(names) == len(set(names))
-
-
-def test_every_path_of_the_document_is_answered(client, openapi, store):
-    for path, operations in openapi["paths"].items():
-        path = path.format(version=store.digests[0][:12])
-        for verb in operations:
-            assert client.request(verb.upper(), path).status_code not in (404, 405), path
-
-
-def test_what_the_document_describes_is_what_is_answered(client, openapi):
-    (example,) = openapi["components"]["schemas"]["Instance"]["examples"]
-    body = {"instances": [example]}
-    validator(openapi, "InferRequest").validate(body)
-    response = client.post(URL, json=body)
-    assert response.status_code == 200
-    validator(openapi, "InferResponse").validate(response.json())
-    wrong = client.post(URL, json={"instances": [5]})
-    validator(openapi, "Error").validate(wrong.json())
-
-
-def test_the_raw_example_is_a_golden_row_and_gives_the_golden_answer(client, openapi, endpoint):
-    (example,) = openapi["components"]["schemas"]["V2InferRequest"]["examples"]
-    validator(openapi, "V2InferRequest").validate(example)
-    body = client.post(V2, json=example).json()
-    validator(openapi, "V2InferResponse").validate(body)
-    golden = endpoint.current.predictor.bundle.golden["prediction"][0].as_py()
-    assert body["outputs"][0]["data"] == [golden]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"distance_miles": -1}, {"distance_miles": "far"}, {"origin": ...}, {"more": 1}],
-)
-def test_the_document_and_the_server_refuse_the_same_rows(client, openapi, instance, changes):
-    row = instance(**changes)
-    assert client.post(URL, json={"instances": [row]}).status_code == 422
-    assert not validator(openapi, "Instance").is_valid(row)
 
 
 def test_the_page_shows_fields_paths_and_a_call_and_loads_nothing(client):
