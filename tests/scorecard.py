@@ -33,8 +33,11 @@ ROWS = {
     "R8": "S3 faults",
     "R9": "writer exception publishes nothing",
     "R10": "bit rot",
+    "R13": "drain and rolling restart",
     "R20": "full disk",
     "R21": "poisoned input",
+    "R23": "slow clients and overload",
+    "S1": "hostile bodies",
 }
 NO_ROW = "R0"
 """Of a test that failed before it said which row it proves."""
