@@ -155,7 +155,14 @@ def _work(
         flush_seconds=settings.log_flush_seconds,
         capacity_rows=settings.log_capacity_rows,
     )
-    server = create_server(repository, settings=settings, log=log, results=results)
+    jobs_uri = settings.jobs_store or str(places.home / "jobs.db")
+    server = create_server(
+        repository,
+        settings=settings,
+        log=log,
+        results=results,
+        jobs_uri=None if jobs_uri == "off" else jobs_uri,
+    )
     listener.HttpServer(
         server.app,
         server.lane,

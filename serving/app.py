@@ -26,12 +26,14 @@ from serving import docs_page, facts, grpc, json_body, openapi
 from serving.dataplane import DataPlane
 from serving.errors import PlaneFailed
 from serving.exchange import Exchange, error_response, json_response, request_id
+from serving.explain import Explainer
 from serving.health import Health, health_parts
 from serving.http.caller import parse_networks
 from serving.http.codec import Codec
 from serving.http.heads import Heads
 from serving.http.lane import Lane
 from serving.http.limits import limits_of
+from serving.jobs.service import JobService
 from serving.logs import RequestLog
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.plain import PlainCodec
@@ -63,10 +65,12 @@ def create_server(
     log: InferenceLog,
     results: "Results | None" = None,
     metrics: Metrics | None = None,
+    jobs_uri: str | None = None,
 ) -> Server:
     """Return the server of the models in ``repository``.
 
     Its application follows releases while it runs, and writes what waits in ``log`` when it ends.
+    Asynchronous jobs are kept at ``jobs_uri``; without it, there are none.
     """
     metrics = metrics or Metrics()
     metrics.follow(facts.of_models(repository))
@@ -89,20 +93,29 @@ def create_server(
         slow_seconds=0.0 if settings.access_log else settings.slow_seconds,
     )
     exchange = Exchange(plane, settings, watcher, trusted)
-    doors = _Doors(repository, settings, metrics)
+    doors = _Doors(repository, settings, metrics, with_jobs=jobs_uri is not None)
     health = Health(
         repository,
         is_draining=lambda: lane.draining,
         parts=health_parts(log, results, workers=settings.workers),
     )
 
+    explainer = Explainer(plane, settings)
+    jobs = JobService(jobs_uri, plane, repository, settings, metrics) if jobs_uri else None
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         repository.start_watching()
         refreshing = asyncio.create_task(metrics.keep_fresh())
-        async with grpc.serving(plane, repository, settings, is_draining=lambda: lane.draining):
+        async with (
+            grpc.serving(plane, repository, settings, is_draining=lambda: lane.draining),
+            jobs.running() if jobs else contextlib.nullcontext(),
+        ):
             yield
         refreshing.cancel()
+        explainer.close()
+        if jobs:
+            jobs.close()
         repository.close()
         plane.close()
         log.close()
@@ -117,6 +130,8 @@ def create_server(
         *_inference(exchange, plain, v2),
         *v2_routes.routes(plane, repository, settings),
         *plain_routes.routes(plane, repository, settings),
+        *explainer.routes(plain, v2),
+        *(jobs.routes() if jobs else ()),
         *health.routes(),
         *doors.routes(),
     ]
@@ -145,6 +160,7 @@ class _Doors:
     repository: ModelRepository
     settings: ServerSettings
     metrics: Metrics
+    with_jobs: bool
 
     def routes(self) -> list[Route]:
         return [
@@ -164,7 +180,7 @@ class _Doors:
 
     def _document(self) -> dict[str, Any]:
         model = self.repository.served()
-        return openapi.document(model, model.release.endpoint, max_rows=self.settings.max_rows)
+        return openapi.document(model, max_rows=self.settings.max_rows, with_jobs=self.with_jobs)
 
 
 def _json(content: Any, request: Request, *, status: int = 200) -> Response:

@@ -38,6 +38,9 @@ class JobEvents:
     def ended(self, job: Job) -> None:
         """A job has ended, in whichever way."""
 
+    def queued(self, model: str, jobs: int) -> None:
+        """So many jobs of a model wait."""
+
 
 class JobQueue:
     """Jobs as their callers and their runners change them; safe to call from several threads."""
@@ -211,6 +214,7 @@ class JobQueue:
                 if job.score >= now - self.limits.keep_seconds:
                     break
                 self.store.remove(job)
+            self._events.queued(model, self.store.count(Shelf.QUEUED, model))
 
     def seconds_left(self, job: Job) -> float:
         """How long until a job's deadline: below zero when it has passed, infinity without one."""

@@ -56,6 +56,7 @@ class RedisJobStore:
         self._url, self._place = url, shown(url)
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._closed = False
         self._ask([command(b"PING")])
 
     def add(self, job: Job, requests: Sequence[bytes], *, most: int) -> Job:
@@ -153,6 +154,7 @@ class RedisJobStore:
     def close(self) -> None:
         """See ``JobStore``."""
         with self._lock:
+            self._closed = True
             self._drop()
 
     def _records(self, ask_ids: bytes) -> list[Job]:
@@ -174,6 +176,8 @@ class RedisJobStore:
         known here, and every change is one that its caller can look up.
         """
         with self._lock:
+            if self._closed:  # a thread that is late must not open another connection
+                raise JobStoreFailed("reach", self._place, "the store was closed")
             try:
                 if self._connection is None:
                     self._connection = Connection(self._url, timeout_seconds=_ANSWER_SECONDS)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PATH = "/api/v1/jobs"
 _POLL_SECONDS = 0.5  # how soon a process sees a job that another one took in
-_SWEEP_SECONDS = 5.0
+_SWEEP_SECONDS = 2.0
 _LOOK_SECONDS = 0.5  # how often a running job lets a better one pass
 _PAUSES = (0.1, 5.0)  # seconds between tries of what heals by itself: the first, up to the last
 _logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import numpy as np
@@ -18,6 +18,7 @@ from headrace.release import require_release
 from serving.dataplane import DataPlane, ServedModel
 from serving.errors import ModelNotServed, OnlineStoreFailing, http_status
 from serving.jobs.service import JobService
+from serving.metrics import Metrics
 from serving.predictor import load_predictor
 from serving.schema import RequestSchema
 from serving.settings import ServerSettings
@@ -90,17 +91,19 @@ def talk(jobs_uri, serve_model, settings):
     async def serving(start=True):
         server = Server()
         server.plane, server.models = Slow(DataPlane(settings)), Models(serve_model())
-        server.jobs = JobService(jobs_uri, server.plane, server.models, settings)
+        server.metrics = Metrics()
+        server.jobs = JobService(jobs_uri, server.plane, server.models, settings, server.metrics)
         app = Starlette(routes=server.jobs.routes(), exception_handlers={HeadraceError: told})
-        if start:
-            server.jobs.start()
         transport = httpx.ASGITransport(app)
-        try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                yield client, server
-        finally:
-            await server.jobs.stop()
-            server.plane.plane.close()
+        async with AsyncExitStack() as stack:
+            stack.callback(server.metrics.close)
+            stack.callback(server.plane.plane.close)
+            stack.callback(server.jobs.close)
+            server.start = lambda: stack.enter_async_context(server.jobs.running())
+            if start:
+                await server.start()
+            client = httpx.AsyncClient(transport=transport, base_url="http://test")
+            yield await stack.enter_async_context(client), server
 
     def run(conversation, **options):
         async def whole():
@@ -186,7 +189,7 @@ def test_jobs_wait_in_a_queue_that_tells_their_place_and_can_be_cancelled(talk, 
         again = (await client.get(f"{URL}/{low['id']}")).json()
         early = await client.get(f"{URL}/{low['id']}/result")
         cancelled = (await client.delete(f"{URL}/{low['id']}")).json()
-        server.jobs.start()
+        await server.start()
         done = await ended(client, f"{URL}/{urgent['id']}")
         late = await client.delete(f"{URL}/{urgent['id']}")
         return low, urgent, again, early, cancelled, done, late
@@ -220,7 +223,7 @@ def test_an_expired_job_is_never_computed(talk, instance):
     async def conversation(client, server):
         late = await client.post(f"{URL}?deadline_seconds=0.05", json={"instances": [instance()]})
         await asyncio.sleep(0.1)
-        server.jobs.start()
+        await server.start()
         return await ended(client, late.headers["Location"]), server.plane.asked
 
     job, asked = talk(conversation, start=False)
@@ -328,6 +331,26 @@ def test_the_list_goes_page_by_page_from_the_newest(talk, instance):
     made, first, second = talk(conversation, start=False)
     assert [job["id"] for job in first["jobs"] + second["jobs"]] == made[::-1]
     assert second["next"] is None
+
+
+def test_how_jobs_waited_and_ended_is_counted(talk, instance):
+    async def conversation(client, server):
+        body = {"instances": [instance(), instance(distance_miles=-1)]}
+        jobs = [(await client.post(URL, json=body)).json()["id"] for _ in range(2)]
+        await client.delete(f"{URL}/{jobs[1]}")
+        server.jobs.queue.sweep(["flight_delay"])
+        waiting = server.metrics.text().decode()
+        await server.start()
+        await ended(client, f"{URL}/{jobs[0]}")
+        return waiting, server.metrics.text().decode()
+
+    waiting, after = talk(conversation, start=False)
+    model = 'model="flight_delay"'
+    assert f"jobs_queued{{{model}}} 1" in waiting
+    for state in ("done", "cancelled"):
+        assert f'jobs_ended_total{{{model},state="{state}"}} 1' in after
+    assert f'job_rows_total{{{model},outcome="refused"}} 1' in after
+    assert f'job_wait_seconds_count{{{model},priority="normal"}} 1' in after
 
 
 REFUSED = {
