@@ -70,6 +70,13 @@ def test_a_bundle_without_golden_rows_proves_nothing(store, plan):
         load(store, store.bundle(**{GOLDEN: arrow_bytes(table)}))
 
 
+def test_golden_rows_with_nulls_are_refused(store, plan):
+    table = golden_table(plan.columns, np.zeros((2, len(plan.columns))), np.zeros(2))
+    gap = table.set_column(0, table.column_names[0], pa.array([None, 1.0], pa.float32()))
+    with pytest.raises(BundleRefused, match="has null values; missing is NaN there"):
+        load(store, store.bundle(**{GOLDEN: arrow_bytes(gap)}))
+
+
 def test_a_golden_file_that_is_no_arrow_is_refused(store):
     with pytest.raises(BundleRefused, match="not an Arrow file"):
         load(store, store.bundle(**{GOLDEN: b"not arrow"}))
