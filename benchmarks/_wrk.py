@@ -93,7 +93,7 @@ def load(pid: int, port: int, questions: Questions, *, seconds: int) -> Load:
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("wrk is not installed (Debian: apt-get install wrk)")
-    before = _cpu_seconds(pid)
+    before = cpu_seconds(pid)
     done = subprocess.run(
         ["taskset", "--cpu-list", CLIENT_CORE, wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s",
          "-H", "Content-Type: application/json", "-s", _SCRIPT,
@@ -110,7 +110,7 @@ def load(pid: int, port: int, questions: Questions, *, seconds: int) -> Load:
     return Load(
         told["requests"] / told["seconds"], told["p50_ms"], told["p95_ms"], told["p99_ms"],
         told["wrong"], told["errors"],
-        1e6 * (_cpu_seconds(pid) - before) / max(1, told["requests"]),
+        1e6 * (cpu_seconds(pid) - before) / max(1, told["requests"]),
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def processes_of(first: int) -> list[Path]:
     return [Path(f"/proc/{process}") for process in sorted(found)]
 
 
-def _cpu_seconds(first: int) -> float:
+def cpu_seconds(first: int) -> float:
     """CPU time of a process and all below it, and of the children that they waited for."""
     ticks = 0
     for process in processes_of(first):
