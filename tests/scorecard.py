@@ -33,6 +33,8 @@ ROWS = {
     "R8": "S3 faults",
     "R9": "writer exception publishes nothing",
     "R10": "bit rot",
+    "R11": "model load containment",
+    "R12": "hot swap",
     "R13": "drain and rolling restart",
     "R20": "full disk",
     "R21": "poisoned input",
