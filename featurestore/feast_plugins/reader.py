@@ -12,7 +12,7 @@ import numpy as np
 from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
 from featurestore.feast_plugins.compile import feast_store
 from featurestore.feast_plugins.objects import view_read
-from featurestore.online.source import NOT_ASKED, NOTHING, UNKNOWN, Group, Reply, Token, objects_of
+from featurestore.online.source import NOTHING, Group, Reply, Token, objects_of
 from featurestore.online.trips import Steps, at_once
 from featurestore.stores.packed import pack_rows
 from featurestore.stores.stored import StoredView, stored_view
@@ -77,9 +77,11 @@ class FeastSource:
 
     def stamp(self, stamp: Any) -> int:
         """See ``Source``: an event time in microseconds."""
-        if stamp is None or stamp is NOT_ASKED:
-            return NOTHING if stamp is None else UNKNOWN
-        return int(stamp)
+        return NOTHING if stamp is None else int(stamp)
+
+    def stamps(self, stamps: Sequence[Any]) -> np.ndarray:
+        """See ``Source``."""
+        return np.array([NOTHING if stamp is None else stamp for stamp in stamps], np.int64)
 
     def expected_stamp(self, event: Any, _: Any) -> Any:
         """See ``Source``: rows are packed here, of what Feast said."""

@@ -9,6 +9,7 @@ TLS and logging in would block the loop.
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import hiredis
 
 from featurestore.errors import OnlineStoreFailed
 from featurestore.online.trips import Trip
-from featurestore.stores.resp import RECEIVE_BYTES, Connection, shown
+from featurestore.stores.resp import RECEIVE_BYTES, Connection
 
 _GRACE_SECONDS = 0.005
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -36,16 +37,15 @@ class _Pending:
 class LoopConnection:
     """One connection of one event loop, made when it is first needed, and anew when it is lost."""
 
-    def __init__(self, url: str, *, connect_seconds: float) -> None:
+    def __init__(self, place: str, connect: Callable[[], Connection]) -> None:
         """Prepare for trips on the running loop; all methods are called on it.
 
         Args:
-            url: as ``featurestore.stores.resp.Connection`` takes it.
-            connect_seconds: how long each step of connecting may take.
+            place: what errors call the server.
+            connect: makes a connection; called on a thread.
         """
         self.loop = asyncio.get_running_loop()
-        self._url, self._connect_seconds = url, connect_seconds
-        self._place = shown(url)
+        self._place, self._make_connection = place, connect
         self._under_way: deque[_Pending] = deque()
         self._connection: Connection | None = None
         self._is_connecting = self._closed = False
@@ -98,8 +98,8 @@ class LoopConnection:
 
     def _connect(self) -> None:
         self._is_connecting = True
-        connect = partial(Connection, self._url, timeout_seconds=self._connect_seconds)
-        self.loop.run_in_executor(None, connect).add_done_callback(self._connected)
+        made = self.loop.run_in_executor(None, self._make_connection)
+        made.add_done_callback(self._connected)
 
     def _connected(self, made: "asyncio.Future[Connection]") -> None:
         self._is_connecting = False

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,14 @@ from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
 from featurestore.freshness import ReadStatus
 from featurestore.online.breaker import Breaker
 from featurestore.online.entities import Entities, Keys
-from featurestore.online.entity_cache import EntityCache
+from featurestore.online.entity_cache import Entity, EntityCache
+from featurestore.online.group_decoder import GroupDecoder
 from featurestore.online.read_layout import ReadLayout, read_layout
-from featurestore.online.rows import OnlineRows, RowDecoder
-from featurestore.online.source import NOT_ASKED, Group, Reply, Source, Token, groups_of, objects_of
+from featurestore.online.reply_check import plain_rows
+from featurestore.online.rows import OnlineRows, RowJudge
+from featurestore.online.source import Group, Reply, Source, Token, groups_of, objects_of
 from featurestore.online.trips import Steps, make_trips, make_trips_soon
+from featurestore.online.wanted import EntityRows, Wanted
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
 from headrace.settings import Settings
@@ -109,15 +111,15 @@ class OnlineReader:
         self._groups = groups_of(plan.views)
         self._source = _open_source(place, plan.project, self._groups, options)
         self._entities = [Entities(n, g, self._source) for n, g in enumerate(self._groups)]
-        self._decoder = RowDecoder(plan, self._groups, self._source)
+        self._decoders = [GroupDecoder(group, self._source) for group in self._groups]
+        self._judge = RowJudge(plan, self._groups, self._source)
+        self._has_objects = any(objects_of(view) for g in self._groups for view in g.views)
         self._breaker = Breaker(options.retry_seconds)
         self.cache = EntityCache(options.cache_seconds, options.cache_rows)
         """Rows of hot entities; counts its hits and misses."""
         self._layout: ReadLayout | None = None
+        self._learned_at = 0  # of so many connections
         self._key_names = sorted({key.name for g in self._groups for key in g.join_keys})
-        self._entities_of = [
-            e for e, g in zip(self._entities, self._groups, strict=True) for _ in g.views
-        ]
         try:
             make_trips(self._learn(None), self._source.trips)
         except OnlineStoreFailed:
@@ -167,33 +169,115 @@ class OnlineReader:
     def _read(self, keys: Keys, at: np.ndarray) -> Steps[OnlineRows]:
         moments = np.asarray(at, _TIME).view(_WORD)
         self._check_keys(keys, len(moments))
-        tokens = [entities.tokens(keys, len(moments)) for entities in self._entities]
+        entities = [group.of(keys, len(moments)) for group in self._entities]
         try:
-            return (yield from self._read_tokens(tokens, keys, moments))
+            for tried in range(_TRIES):
+                last = tried == _TRIES - 1
+                found = yield from self._rows_of(entities, last_try=last)
+                if found is not None:
+                    return self._judge.judge(*found, moments)
+                self.cache.clear()  # it may hold rows of the earlier generation
         except (OnlineStoreFailed, FeatureNotMaterialized):
             if not self._options.degrade:
                 raise
-            return self._decoder.unavailable(len(moments))
+            return self._judge.unavailable(len(moments))
+        raise AssertionError("the last try finds rows")
 
-    def _read_tokens(
-        self, tokens: Sequence[Sequence[Token | None]], keys: Keys, moments: np.ndarray
-    ) -> Steps[OnlineRows]:
-        def entity_key(row: int, view: int) -> bytes:
-            return self._entities_of[view].key(keys, row)
+    def _rows_of(
+        self, entities: Sequence[Sequence[Entity]], *, last_try: bool
+    ) -> Steps[tuple[ReadLayout, list[EntityRows]] | None]:
+        """The rows of entities, by group a row a row, and their layout.
 
-        for tried in range(_TRIES):
-            signature, replies = yield from self._replies(tokens, len(moments))
-            layout = self._layout
-            if layout is None or layout.loading or signature not in (None, layout.signature):
-                layout = yield from self._learn(signature)
-            last = tried == _TRIES - 1
-            rows = yield from self._decoder.decode(
-                layout, replies, moments, entity_key, last_try=last
-            )
-            if rows is not None:
-                return rows
-            self.cache.clear()  # it may hold rows of the earlier generation
-        raise AssertionError("the last try decodes")
+        Returns:
+            None if rows belong to another layout than others, or than the one known.
+        """
+        layout, parts, asked_at = self._layout, None, time.monotonic()
+        wanted = []
+        for position, some in enumerate(entities):
+            kept = None
+            if layout is not None and self.cache.is_on and not last_try:
+                kept = self.cache.find(position, some, layout.identity)
+            wanted.append(Wanted(some, kept, self._entities[position].tokens))
+        if layout is None or any(group.tokens for group in wanted):
+            before = layout
+            layout, parts = yield from self._asked(wanted, layout)
+            is_other = before is not None and before.identity != layout.identity
+            if is_other and any(group.kept is not None for group in wanted):
+                return None
+        answers = yield from self._answers(layout, wanted, parts, last_try=last_try)
+        if answers is None:
+            return None
+        rows = []
+        for position, (group, answered) in enumerate(zip(wanted, answers, strict=True)):
+            if self.cache.is_on and parts is not None and group.asked:
+                identity = layout.identity
+                self.cache.keep(
+                    position, group.asked, answered, identity=identity, asked_at=asked_at
+                )
+            nobody = layout.groups[position].never_seen, self._decoders[position].no_objects
+            rows.append(group.rows(answered, nobody))
+        return layout, rows
+
+    def _answers(
+        self,
+        layout: ReadLayout,
+        wanted: Sequence[Wanted],
+        parts: Sequence[Sequence[Reply]] | None,
+        *,
+        last_try: bool,
+    ) -> Steps[list[EntityRows] | None]:
+        """By group the rows of the entities that were asked for; None as ``_rows_of``."""
+        if parts is not None and not layout.is_loading and not self._has_objects:
+            plain = plain_rows(layout, parts, self._source)
+            if plain is not None:
+                return [EntityRows(rows, [()] * len(rows)) for rows in plain]
+        answers = []
+        for position, (group, decoder) in enumerate(zip(wanted, self._decoders, strict=True)):
+            laid = layout.groups[position]
+            if parts is None:
+                count = len(group.asked)
+                answers.append(EntityRows([laid.unavailable] * count, [decoder.no_objects] * count))
+                continue
+            key = partial(self._entity_key, position, group)
+            found = yield from decoder.decode(laid, parts[position], key, last_try=last_try)
+            if found is None:
+                return None
+            answers.append(found)
+        return answers
+
+    def _asked(
+        self, wanted: Sequence[Wanted], layout: ReadLayout | None
+    ) -> Steps[tuple[ReadLayout, list[list[Reply]] | None]]:
+        """The replies, by group, and the layout that they have.
+
+        The replies are None where the store failed and what is kept goes on to be used.
+        """
+        try:
+            signature, parts = yield from self._ask([group.tokens for group in wanted])
+        except OnlineStoreFailed:
+            if layout is None or not (self._options.degrade and self.cache.is_on):
+                raise
+            return layout, None
+        layout = self._layout  # which another read may have learned meanwhile
+        if self._must_learn(layout, signature):
+            layout = yield from self._learn(signature)
+        assert layout is not None
+        return layout, parts
+
+    def _must_learn(self, layout: ReadLayout | None, signature: Any) -> bool:
+        # Behind a new connection may be a Redis started anew, which is being filled with views of
+        # the same tags: only their records say that entities may still be missing.
+        if layout is None or layout.is_loading or signature != layout.signature:
+            return True
+        return self._connections() != self._learned_at
+
+    def _connections(self) -> int:
+        return 0 if self._source.trips is None else self._source.trips.connections
+
+    def _entity_key(self, position: int, group: Wanted, place: int) -> bytes:
+        key = self._entities[position].key(group.asked[place])
+        assert key is not None  # only entities are asked for
+        return key
 
     def _check_keys(self, keys: Keys, rows: int) -> None:
         if missing := [name for name in self._key_names if name not in keys]:
@@ -204,19 +288,22 @@ class OnlineReader:
     def _learn(self, signature: Any) -> Steps[ReadLayout]:
         if signature is None:
             signature, _ = yield from self._ask([[] for _ in self._groups])
+        connections = self._connections()
         try:
             signature, records = yield from self._source.learn(signature)
         except OnlineStoreFailed as error:
             self._breaker.failed(error)
             raise
-        self._layout = read_layout(
+        self._layout = None  # where the views are gone, what comes next must be learned
+        layout = read_layout(
             self._plan,
-            self._decoder.views,
+            self._groups,
             records,
             signature=signature,
             place=self._source.place,
         )
-        return self._layout
+        self._layout, self._learned_at = layout, connections
+        return layout
 
     def _ask(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         self._breaker.check()
@@ -227,55 +314,6 @@ class OnlineReader:
             raise
         self._breaker.answered()
         return answer
-
-    def _replies(
-        self, tokens: Sequence[Sequence[Token | None]], rows: int
-    ) -> Steps[tuple[Any, Sequence[Reply]]]:
-        """The signature of the records (None: all was kept), and by row the joined replies."""
-        wanted = [_distinct(some) for some in tokens]
-        if self.cache.is_on:
-            signature, parts = yield from self._kept_or_asked(wanted)
-        else:
-            signature, parts = yield from self._ask(wanted)
-        by_row = []
-        for group, some, distinct, part in zip(self._groups, tokens, wanted, parts, strict=True):
-            if len(distinct) == rows:
-                by_row.append(part)
-            else:
-                table = dict(zip(distinct, part, strict=True))
-                nothing: Reply = [None] * group.width
-                by_row.append([nothing if t is None else table[t] for t in some])
-        if len(by_row) == 1:
-            return signature, by_row[0]
-        joined = [list(chain.from_iterable(parts)) for parts in zip(*by_row, strict=True)]
-        return signature, joined if by_row else [[] for _ in range(rows)]
-
-    def _kept_or_asked(
-        self, wanted: Sequence[Sequence[Token]]
-    ) -> Steps[tuple[Any, list[list[Reply]]]]:
-        kept = [self.cache.find(some) for some in wanted]
-        missing = [
-            [token for token in some if token not in there]
-            for some, there in zip(wanted, kept, strict=True)
-        ]
-        signature = None
-        if any(missing):
-            asked_at = time.monotonic()
-            try:
-                signature, parts = yield from self._ask(missing)
-            except OnlineStoreFailed:
-                if not self._options.degrade:
-                    raise
-                unasked = [_unasked(group) for group in self._groups]
-                parts = [[u] * len(m) for u, m in zip(unasked, missing, strict=True)]
-            else:
-                for some, part in zip(missing, parts, strict=True):
-                    self.cache.keep(some, part, asked_at)
-            for there, some, part in zip(kept, missing, parts, strict=True):
-                there.update(zip(some, part, strict=True))
-        return signature, [
-            [there[token] for token in some] for some, there in zip(wanted, kept, strict=True)
-        ]
 
 
 def _open_source(
@@ -290,16 +328,3 @@ def _open_source(
     from featurestore.online.sqlite_source import SqliteSource
 
     return SqliteSource(Path(place), project, groups, deadline_seconds=options.deadline_seconds)
-
-
-def _distinct(tokens: Sequence[Token | None]) -> list[Token]:
-    distinct = dict.fromkeys(tokens)
-    distinct.pop(None, None)
-    return list(distinct)  # type: ignore[arg-type]
-
-
-def _unasked(group: Group) -> Reply:
-    reply: Reply = []
-    for view in group.views:
-        reply += [NOT_ASKED, None, *[None] * len(objects_of(view))]
-    return reply

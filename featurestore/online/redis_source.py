@@ -9,18 +9,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from featurestore.errors import FeatureNotMaterialized, StoredValueBroken, WireBroken
 from featurestore.online.redis_trips import RedisTrips
-from featurestore.online.source import (
-    NOT_ASKED,
-    NOTHING,
-    UNKNOWN,
-    Group,
-    Reply,
-    Token,
-    numbers_of,
-    objects_of,
-)
+from featurestore.online.source import NOTHING, Group, Reply, Token, numbers_of, objects_of
 from featurestore.online.trips import Steps, Trip
 from featurestore.stores import redis_layout as layout
 from featurestore.stores.resp import command, shown
@@ -29,6 +22,10 @@ from featurestore.wire.protowire import fields, signed
 from headrace.plan import ViewRead
 
 _KEPT_STAMPS = 65_536
+_WHOLE_SECONDS = 6  # the bytes of a Timestamp message without a fraction
+_SECONDS_FIELD = 8
+_CONTINUED = np.array([0, 0x80, 0x80, 0x80, 0x80, 0], np.uint8)
+_SEVEN_BITS = 1 << np.arange(0, 35, 7, dtype=np.int64)
 
 
 class RedisSource:
@@ -54,21 +51,22 @@ class RedisSource:
         names = [name.encode() for name in self._views]
         self._ask_tags = command(b"HMGET", layout.tags_hash(project), *names)
         self._ask_records = command(b"HMGET", layout.views_hash(project), *names)
-        self._tails = [_hmget_around(_fields(group)) for group in groups]
+        self._around = [_hmget_around(_fields(group)) for group in groups]
         self.stamp = lru_cache(_KEPT_STAMPS)(_microseconds)
 
-    def token(self, group: int, entity_key: bytes) -> Token:
-        """See ``Source``: the whole command that asks for the entity."""
-        head, tail = self._tails[group]
+    def token(self, _: int, entity_key: bytes) -> Token:
+        """See ``Source``: what differs between the commands that ask for entities of a group."""
         key = layout.entity_hash(entity_key, self._project)
-        return b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail)
+        return b"$%d\r\n%b\r\n" % (len(key), key)
 
     def fetch(self, wanted: Sequence[Sequence[Token]]) -> Steps[tuple[Any, list[list[Reply]]]]:
         """See ``Source``. The signature is the views' tags."""
-        commands = [self._ask_tags]
-        for tokens in wanted:
-            commands += tokens
-        replies = yield Trip(b"".join(commands), len(commands))
+        commands, asked = [self._ask_tags], 1
+        for tokens, (head, tail) in zip(wanted, self._around, strict=True):
+            if tokens:
+                commands += (head, (tail + head).join(tokens), tail)
+                asked += len(tokens)
+        replies = yield Trip(b"".join(commands), asked)
         if len(wanted) == 1:
             return replies[0], [replies[1:]]
         parts, start = [], 1
@@ -87,6 +85,18 @@ class RedisSource:
         }
         found = [records[name].tag if name in records else None for name in self._views]
         return found, records
+
+    def stamps(self, stamps: Sequence[Any]) -> np.ndarray:
+        """See ``Source``."""
+        if set(map(type, stamps)) == {bytes}:
+            data = b"".join(stamps)
+            if len(data) == _WHOLE_SECONDS * len(stamps):
+                parts = np.frombuffer(data, np.uint8).reshape(-1, _WHOLE_SECONDS)
+                # Of one field, the seconds, in five bytes: the years 1978 to 3058.
+                if ((parts & 0x80) == _CONTINUED).all() and (parts[:, 0] == _SECONDS_FIELD).all():
+                    seconds: np.ndarray = (parts[:, 1:] & 0x7F) @ _SEVEN_BITS
+                    return seconds * 1_000_000
+        return np.fromiter(map(self.stamp, stamps), np.int64, len(stamps))
 
     def expected_stamp(self, event: Any, _: Any) -> Any:
         """See ``Source``: Feast keeps event times to the microsecond, and no created times."""
@@ -134,8 +144,8 @@ def _hmget_around(wanted: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 def _microseconds(stamp: Any) -> int:
     """A ``Timestamp`` message as microseconds since 1970."""
-    if stamp is None or stamp is NOT_ASKED:
-        return NOTHING if stamp is None else UNKNOWN
+    if stamp is None:
+        return int(NOTHING)
     try:
         found = {number: signed(value) for number, _, value in fields(stamp)}  # type: ignore[arg-type]
     except (WireBroken, TypeError) as error:

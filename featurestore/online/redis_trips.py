@@ -6,7 +6,7 @@ from typing import Any
 from featurestore.errors import OnlineStoreFailed
 from featurestore.online.loop_connection import LoopConnection
 from featurestore.online.trips import Trip
-from featurestore.stores.resp import Connection
+from featurestore.stores.resp import Connection, shown
 
 _SECONDS_A_REPLY = 50e-6  # some five times what an entity takes: large reads may take longer
 _MANY_REPLIES = 1024
@@ -27,6 +27,8 @@ class RedisTrips:
         self._idle: list[Connection] = []
         self._of_loops: dict[asyncio.AbstractEventLoop, tuple[LoopConnection, LoopConnection]] = {}
         self._closed = False
+        self.connections = 0
+        """See ``Trips``."""
 
     def make(self, trip: Trip) -> list[Any]:
         """See ``Trips``: on a connection that no other thread uses meanwhile.
@@ -43,7 +45,7 @@ class RedisTrips:
                     raise
             except IndexError:  # another thread took the last one
                 break
-        return self._make_on(Connection(self._url, timeout_seconds=self._deadline), trip)
+        return self._make_on(self._connect(), trip)
 
     async def make_soon(self, trip: Trip) -> list[Any]:
         """See ``Trips``."""
@@ -78,7 +80,11 @@ class RedisTrips:
         return pair
 
     def _of_loop(self) -> LoopConnection:
-        return LoopConnection(self._url, connect_seconds=self._deadline)
+        return LoopConnection(shown(self._url), self._connect)
+
+    def _connect(self) -> Connection:
+        self.connections += 1
+        return Connection(self._url, timeout_seconds=self._deadline)
 
     def _make_on(self, connection: Connection, trip: Trip) -> list[Any]:
         try:

@@ -16,15 +16,11 @@ from headrace.plan import NUMBERS, JoinKey, ViewRead
 
 NOTHING = np.iinfo(np.int64).min
 """The stamp of an entity that the store does not know."""
-UNKNOWN = NOTHING + 1
-"""The stamp of an entity that the store could not be asked about."""
 Token = bytes
 """An entity as its source asks for it; made once and kept."""
 Reply = list[Any]
 """What a source said of one entity: for each view of the group ``STAMP``, the packed row (None:
 there is none), then a message for each feature of the plan that is no number."""
-NOT_ASKED = object()
-"""Stands in a reply for the stamp of what could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +30,6 @@ class Group:
     join_keys: tuple[JoinKey, ...]
     """Sorted by name."""
     views: tuple[ViewRead, ...]
-
-    @property
-    def width(self) -> int:
-        """The length of a reply."""
-        return sum(2 + len(objects_of(view)) for view in self.views)
 
 
 class Source(Protocol):
@@ -71,7 +62,10 @@ class Source(Protocol):
         """The views' records, and the signature they have."""
 
     def stamp(self, stamp: Any, /) -> int:
-        """A stamp of a reply as an integer; None is ``NOTHING``, ``NOT_ASKED`` is ``UNKNOWN``."""
+        """A stamp of a reply as an integer; None is ``NOTHING``."""
+
+    def stamps(self, stamps: Sequence[Any], /) -> np.ndarray:
+        """Several stamps as ``stamp`` makes them, int64."""
 
     def expected_stamp(self, event: Any, created: Any, /) -> Any:
         """The stamp that belongs to a packed row with these times: microseconds, int or int64.

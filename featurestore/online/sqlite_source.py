@@ -11,19 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from featurestore.errors import FeatureNotMaterialized, OnlineStoreFailed
-from featurestore.online.source import (
-    NOT_ASKED,
-    NOTHING,
-    UNKNOWN,
-    Group,
-    Reply,
-    Token,
-    numbers_of,
-    objects_of,
-)
+from featurestore.online.source import NOTHING, Group, Reply, Token, numbers_of, objects_of
 from featurestore.online.trips import Steps, at_once
 from featurestore.stores import sqlite_layout as layout
 from featurestore.stores.sqlite_layout import naming, table_of
@@ -101,9 +93,11 @@ class SqliteSource:
 
     def stamp(self, stamp: Any) -> int:
         """See ``Source``: Feast's event and created second in one number."""
-        if stamp is None or stamp is NOT_ASKED:
-            return NOTHING if stamp is None else UNKNOWN
-        return int(stamp)
+        return NOTHING if stamp is None else int(stamp)
+
+    def stamps(self, stamps: Sequence[Any]) -> np.ndarray:
+        """See ``Source``."""
+        return np.array([NOTHING if stamp is None else stamp for stamp in stamps], np.int64)
 
     def expected_stamp(self, event: Any, created: Any) -> Any:
         """See ``Source``: Feast keeps event and created times in whole seconds."""

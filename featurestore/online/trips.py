@@ -23,6 +23,9 @@ class Trip(NamedTuple):
 class Trips(Protocol):
     """Makes trips to one store; safe to use from several threads and event loops."""
 
+    connections: int
+    """How many connections were made so far. Behind a new one may be a server started anew."""
+
     def make(self, trip: Trip, /) -> list[Any]:
         """The replies of a trip, made on this thread.
 

@@ -310,12 +310,26 @@ def test_the_cache_forgets_by_age_and_keeps_a_bounded_number(written, read, monk
 
     clock = {"now": 100.0}
     monkeypatch.setattr(entity_cache.time, "monotonic", lambda: clock["now"])
-    cache = entity_cache.EntityCache(2.0, 3)
-    cache.keep(["a", "b", "c"], [[1], [2], [3]], 100.0)
-    cache.keep(["a", "d"], [[4], [5]], 101.0)
-    assert cache.find("abcd") == {"a": [4], "c": [3], "d": [5]}
+    cache = entity_cache.EntityCache(2.0, 8)
+
+    def keep(names, asked_at):
+        rows = [name.encode() for name in names], [()] * len(names)
+        cache.keep(0, list(names), rows, identity=b"1", asked_at=asked_at)
+
+    def found(names, identity=b"1"):
+        kept = cache.find(0, names, identity)
+        return "".join(row[1].decode() if row else "-" for row in kept or [])
+
+    keep("abc", 100.0)
+    keep("ad", 101.0)  # more than the younger half takes
+    assert found("abcde") == "abcd-"
     clock["now"] = 102.5
-    assert cache.find("abcd") == {"a": [4], "d": [5]}
+    assert found("abcd") == "a--d"
+    keep("efg", 102.0)
+    assert found("abcdefg") == "a--defg"
+    keep("ijklmno", 102.0)  # only as many as a half takes
+    assert found("adefgijklmno") == "--efgijkl---"
+    assert found("ef", identity=b"2") == ""
 
 
 def test_a_view_written_anew_empties_the_cache(written, read):

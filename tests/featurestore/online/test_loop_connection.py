@@ -71,9 +71,16 @@ def server():
 
 @pytest.fixture
 def trips(server):
-    made = RedisTrips(server.url, deadline_seconds=DEADLINE)
+    made = RedisTrips(server.url, deadline_seconds=5)
     yield made
     made.close()
+
+
+@pytest.fixture
+def hurried(trips):
+    """Trips that are late after ``DEADLINE``; the connection is there."""
+    trips._deadline = DEADLINE
+    return trips
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -163,25 +170,25 @@ def test_a_cancelled_trip_leaves_its_replies_to_nobody(trips, server, run):
     run(work())
 
 
-def test_a_late_trip_fails_in_time_and_the_next_one_gets_its_own_answer(trips, server, run):
+def test_a_late_trip_fails_in_time_and_the_next_one_gets_its_own_answer(hurried, server, run):
     async def work():
-        await trips.make_soon(echo("first"))
+        await hurried.make_soon(echo("first"))
         server.seconds = 0.5
         begun = time.monotonic()
         with pytest.raises(OnlineStoreFailed, match="timed out"):
-            await trips.make_soon(echo("late"))
+            await hurried.make_soon(echo("late"))
         assert time.monotonic() - begun < DEADLINE + 0.15
         server.seconds = 0.0
-        assert await trips.make_soon(echo("next")) == said("next")
+        assert await hurried.make_soon(echo("next")) == said("next")
 
     run(work())
 
 
-def test_the_loop_goes_on_while_the_server_hangs(trips, server, run):
+def test_the_loop_goes_on_while_the_server_hangs(hurried, server, run):
     async def work():
-        await trips.make_soon(echo("first"))
+        await hurried.make_soon(echo("first"))
         server.seconds = 1.0
-        asked = asyncio.ensure_future(trips.make_soon(echo("hangs")))
+        asked = asyncio.ensure_future(hurried.make_soon(echo("hangs")))
         longest, last = 0.0, time.monotonic()
         while not asked.done():
             await asyncio.sleep(0.001)
@@ -193,11 +200,11 @@ def test_the_loop_goes_on_while_the_server_hangs(trips, server, run):
     run(work())
 
 
-def test_an_answer_that_came_while_the_loop_was_busy_is_not_late(trips, run):
+def test_an_answer_that_came_while_the_loop_was_busy_is_not_late(hurried, run):
     async def work():
-        await trips.make_soon(echo("first"))
+        await hurried.make_soon(echo("first"))
         texts = ["w" * 200] * 100
-        asked = [asyncio.ensure_future(trips.make_soon(echo(n, *texts))) for n in range(3)]
+        asked = [asyncio.ensure_future(hurried.make_soon(echo(n, *texts))) for n in range(3)]
         await asyncio.sleep(0)
         time.sleep(2 * DEADLINE)  # a model that takes long
         for n, answer in enumerate(asked):
