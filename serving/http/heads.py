@@ -68,6 +68,11 @@ class Heads:
         self.kept = self._kept.get
         """The hot request of a head that was seen before, by its bytes; None for a new one."""
 
+    @property
+    def kept_count(self) -> int:
+        """How many heads are kept."""
+        return len(self._kept)
+
     def read(self, raw: bytes) -> tuple[RequestHead, HotHead | None]:
         """Return what a head says, and how it is answered before ASGI where it is.
 
