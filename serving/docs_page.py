@@ -4,6 +4,7 @@ One HTML file with its own style and no script, so that it opens without a netwo
 """
 
 import json
+import math
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -41,6 +42,7 @@ td code { white-space: nowrap; }
 .verb.post { background: #0b7a53; }
 a { color: var(--accent); }
 """
+_ANY = 2.0**31 - 1  # bounds this wide are those of the type
 
 
 def page(document: dict[str, Any], *, base_url: str) -> str:
@@ -108,8 +110,9 @@ def _type(schema: dict[str, Any]) -> str:
     words = " or ".join(kinds)
     if schema.get("format") == "date-time":
         words = "time with zone"
-    bounds = [f"from {schema['minimum']:g}"] if "minimum" in schema else []
-    bounds += [f"to {schema['maximum']:g}"] if "maximum" in schema else []
+    low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+    bounds = [f"from {low:g}"] if low > -_ANY else []
+    bounds += [f"to {high:g}"] if high < _ANY else []
     return " ".join([words, *bounds])
 
 

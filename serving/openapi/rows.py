@@ -97,8 +97,6 @@ def _property(field: Field) -> dict[str, Any]:
         schema["description"] += "; null stands for an unknown one"
     if field.one_of is not None:
         schema["enum"] = list(field.one_of)
-    if field.at_least is not None:
-        schema["minimum"] = field.at_least
-    if field.at_most is not None:
-        schema["maximum"] = field.at_most
+    elif (bounds := field.range) is not None:
+        schema |= {"minimum": bounds[0], "maximum": bounds[1]}
     return schema
