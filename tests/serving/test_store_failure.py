@@ -1,5 +1,6 @@
 """What callers see while Redis hangs: a refusal in time, or an answer that says it is degraded."""
 
+import re
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def test_a_server_that_refuses_does_so_in_time(client, instance, hang):
     for _ in range(3):
         response, seconds = asked(client, instance)
         assert response.status_code == 503
-        assert "cannot ask the online store redis://" in response.json()["error"]
+        assert re.search("cannot (ask|reach) the online store redis:", response.json()["error"])
         assert seconds < 0.3
     time.sleep(0.6)
     assert asked(client, instance)[0].status_code == 200
