@@ -36,6 +36,7 @@ from serving.http.limits import limits_of
 from serving.jobs.service import JobService
 from serving.logs import RequestLog
 from serving.metrics import CONTENT_TYPE, Metrics
+from serving.page import routes as page_routes
 from serving.plain import PlainCodec
 from serving.plain import routes as plain_routes
 from serving.recorder import Recorder
@@ -132,6 +133,7 @@ def create_server(
         *plain_routes.routes(plane, repository, settings),
         *explainer.routes(plain, v2),
         *(jobs.routes() if jobs else ()),
+        *page_routes.routes(repository),
         *health.routes(),
         *doors.routes(),
     ]
