@@ -11,7 +11,8 @@ _ID = parameter(
     "Comes back as a header and in the body, and stands in logs",
 )  # fmt: skip
 _TIMEOUT = parameter(
-    "X-Request-Timeout", "header", {"type": "string", "pattern": r"^[1-9][0-9]{0,2}(\.[0-9]{1,3})?$"},
+    "X-Request-Timeout", "header",
+    {"type": "string", "pattern": r"^[1-9][0-9]{0,2}(\.[0-9]{1,3})?$"},
     "Seconds after which nobody waits for the answer",
 )  # fmt: skip
 _PROBLEM = obj(
@@ -96,7 +97,7 @@ def paths(model: ServedModel) -> dict[str, Any]:
         "parameters": [_ID, _TIMEOUT],
     }
     streamed = asked | {"parameters": [_ID, *_STREAM]}
-    words = dict.fromkeys(("event", "id", "data"), {"type": "string"})
+    words = {name: {"type": "string"} for name in ("event", "id", "data")}
     lines = {"schema": {"type": "string", "description": "JSON objects, a line each"}}
     events = {"text/event-stream": {"schema": obj(words)}, "application/x-ndjson": lines}
     name = parameter(
