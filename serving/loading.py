@@ -12,6 +12,7 @@ import numpy as np
 from headrace.errors import HeadraceError
 from headrace.plan import FeaturePlan
 from headrace.release import Release
+from serving.no_features import NoFeatures
 from serving.predictor import Predictor, load_predictor
 from serving.runtimes.device import DeviceChoice
 from serving.schema import RequestSchema
@@ -80,8 +81,9 @@ class ModelLoader:
         size = tried or size_bytes(predictor, before)
         if not tried:
             make_room(size)
-        reader = self.open_reader(predictor.plan)
-        model = ServedModel(release, predictor, reader, RequestSchema(predictor.plan))
+        plan = predictor.plan
+        reader = self.open_reader(plan) if plan.views else NoFeatures()
+        model = ServedModel(release, predictor, reader, RequestSchema(plan))
         # Once the last request lets go of it. The event loop is where that happens, so it only
         # hands the parts on: freeing a large model takes longer than a request may wait.
         weakref.finalize(model, _free_elsewhere, [predictor, reader]).atexit = False

@@ -84,7 +84,7 @@ class ServerSettings(BaseSettings):
     stream_rows: int = Field(
         256, ge=1, le=100_000, description="rows an event of a stream, unless the caller says"
     )
-    poll_seconds: float = Field(1.0, gt=0, le=60, description="how often to look at the release")
+    poll_seconds: float = Field(0.5, gt=0, le=60, description="how often to look at the release")
     drain_seconds: int = Field(10, ge=0, description="how long requests may take to end on SIGTERM")
     store_deadline_seconds: float = Field(
         0.05, gt=0, le=10, description="how long one read of the online store may take"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.online.reader import OnlineRows
 from headrace.bundle import (
     CARD,
     GOLDEN,
@@ -86,22 +85,6 @@ class Models:
     def file(self, digest: str) -> Path:
         """The model's file in a bundle."""
         return Path(self.bundles, digest, model_file("xgboost"))
-
-
-class NoReader:
-    """The reader of a plan that reads nothing."""
-
-    failure = None
-
-    def __init__(self, _plan: FeaturePlan) -> None:
-        pass
-
-    def read(self, _keys: object, _at: np.ndarray) -> OnlineRows:
-        """Nothing."""
-        return OnlineRows({}, {}, {})
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def spoiled(model: Model, kind: str, rng: random.Random) -> Model:

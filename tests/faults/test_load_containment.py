@@ -16,7 +16,7 @@ import pytest
 from serving.loading import ModelLoader
 from serving.repository import ModelRepository
 from serving.trial import Trials
-from tests.faults.models import ROW, Models, NoReader, spoiled, train
+from tests.faults.models import ROW, Models, spoiled, train
 
 MATRIX = np.array([ROW], np.float32)
 SECONDS = 20.0
@@ -71,7 +71,7 @@ def models(tmp_path, good):
 def repository(models):
     trials = Trials(models.bundles, seconds=1.5, memory_bytes=512 << 20)
     repository = ModelRepository(
-        [models.endpoint], ModelLoader(models.root, NoReader, trials=trials)
+        [models.endpoint], ModelLoader(models.root, pytest.fail, trials=trials)
     )
     yield repository
     repository.close()
