@@ -67,9 +67,7 @@ class _WithoutPandas:
 
 def _serve(settings: "ServerSettings", places: "Settings") -> int:
     """Answer, alone or as the parent of several workers, until told to stop."""
-    import logging
-
-    from serving import grpc, listener, logs, workers
+    from serving import grpc, listener
 
     grpc.check(settings)
     with listener.listen(settings) as listening:
@@ -79,14 +77,42 @@ def _serve(settings: "ServerSettings", places: "Settings") -> int:
             sys.stdout.write(f"ready: {summary} at {url} (docs: {url}/docs)\n")
             sys.stdout.flush()
 
-        if settings.workers == 1:
-            _work(settings, places, listening, ready)
-            return ExitCode.DONE
+        if settings.workers > 1:
+            return _serve_by_workers(settings, places, listening, ready)
+        from serving import process
+
+        process.run(settings, places, listening, ready=ready)
+        return ExitCode.DONE
+
+
+def _serve_by_workers(
+    settings: "ServerSettings",
+    places: "Settings",
+    listening: "Socket",
+    ready: "Callable[[str], None]",
+) -> int:
+    import logging
+    import tempfile
+    from pathlib import Path
+
+    from serving import logs, workers
+
+    # What the workers share besides the port; it goes with the server.
+    with tempfile.TemporaryDirectory(prefix="headrace-serve-") as shared:
 
         def work(number: int, parent: "Socket") -> int:
+            from serving import process
+
             logs.configure(settings.log_format, number)
             try:
-                _work(settings, places, listening, lambda said: parent.send(said.encode()), parent)
+                process.run(
+                    settings,
+                    places,
+                    listening,
+                    ready=lambda said: parent.sendall(said.encode()),
+                    parent=parent,
+                    shared=Path(shared),
+                )
             except HeadraceError as error:
                 return _told(error)
             return ExitCode.DONE
@@ -97,79 +123,6 @@ def _serve(settings: "ServerSettings", places: "Settings") -> int:
             ready=lambda said: ready(f"{said}, {settings.workers} workers,"),
             tell=logging.getLogger(__name__).warning,
         ).run()
-
-
-def _work(
-    settings: "ServerSettings",
-    places: "Settings",
-    listening: "Socket",
-    ready: "Callable[[str], object]",
-    parent: "Socket | None" = None,
-) -> None:
-    """Load the models and answer for them in this process."""
-    from featurestore.online.reader import ReaderOptions, open_online_reader
-    from monitoring.inference_log import InferenceLog
-    from serving import listener
-    from serving.app import create_server
-    from serving.dataplane import STATUS_NAMES
-    from serving.loading import ModelLoader
-    from serving.repository import ModelRepository
-    from serving.results.opening import open_results
-    from serving.trial import Trials
-
-    options = ReaderOptions(
-        deadline_seconds=settings.store_deadline_seconds,
-        retry_seconds=settings.store_retry_seconds,
-        degrade=settings.on_store_failure == "degrade",
-        cache_seconds=settings.cache_seconds,
-        cache_rows=settings.cache_rows,
-    )
-    trials = Trials(
-        places.uri("bundles"),
-        device=settings.device,
-        threads=settings.threads,
-        seconds=settings.trial_seconds,
-        memory_bytes=settings.trial_memory_mb * 2**20,
-        fork=True,  # nothing here has started a thread yet
-    )
-    results, warming = open_results(settings)
-    loader = ModelLoader(
-        places.storage_uri,
-        lambda plan: open_online_reader(places, plan, options),
-        device=settings.device,
-        threads=settings.threads,
-        trials=trials,
-        warm_results=warming,
-    )
-    repository = ModelRepository(
-        settings.endpoints,
-        loader,
-        poll_seconds=settings.poll_seconds,
-        memory_bytes=settings.model_memory_mb * 2**20,
-        drain_seconds=settings.drain_seconds,
-    )
-    log = InferenceLog(
-        places.storage_uri,
-        status_names=STATUS_NAMES,
-        flush_rows=settings.log_flush_rows,
-        flush_seconds=settings.log_flush_seconds,
-        capacity_rows=settings.log_capacity_rows,
-    )
-    jobs_uri = settings.jobs_store or str(places.home / "jobs.db")
-    server = create_server(
-        repository,
-        settings=settings,
-        log=log,
-        results=results,
-        jobs_uri=None if jobs_uri == "off" else jobs_uri,
-    )
-    listener.HttpServer(
-        server.app,
-        server.lane,
-        drain_seconds=settings.drain_seconds,
-        ready=lambda: ready(repository.summary()),
-        parent=parent,
-    ).run([listening])
 
 
 def _told(error: HeadraceError) -> int:
