@@ -26,6 +26,7 @@ State = Literal["READY", "LOADING", "UNAVAILABLE"]
 EVICTED = "it left memory for others; the next request brings it back"
 _REFUSED = (BundleRefused, UnknownName, ModelTooLarge)
 _EARLIER = 5  # revisions that a start goes back where the newest is refused
+_SETTLE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 
@@ -231,7 +232,10 @@ class Endpoint:
     def _load(self, release: Release) -> None:
         self.is_loading = True
         try:
-            self._take(self.loader.load(release, self._room, again=self._again))
+            # While another model answers, this one takes its time to become fast.
+            settle = _SETTLE_SECONDS if self.loaded else 0.0
+            loaded = self.loader.load(release, self._room, again=self._again, settle_seconds=settle)
+            self._take(loaded)
         finally:
             self.is_loading, self.reserved_bytes = False, 0
 

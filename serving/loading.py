@@ -18,7 +18,7 @@ from serving.runtimes.device import DeviceChoice
 from serving.schema import RequestSchema
 from serving.served import FeatureReader, ServedModel
 from serving.trial import Trials
-from serving.trial_process import memory_bytes, size_bytes
+from serving.trial_process import memory_bytes, settle, size_bytes
 
 _WARM_ROWS = (1, 8, 64, 256)
 """Batches as they come: the first call of each size pays for memory that later ones find."""
@@ -53,7 +53,12 @@ class ModelLoader:
     """Computes results that are kept before the model answers."""
 
     def load(
-        self, release: Release, make_room: Callable[[int], None], *, again: bool = False
+        self,
+        release: Release,
+        make_room: Callable[[int], None],
+        *,
+        again: bool = False,
+        settle_seconds: float = 0.0,
     ) -> Loaded:
         """Return the model of ``release``, ready to answer.
 
@@ -61,6 +66,8 @@ class ModelLoader:
             release: names the bundle.
             make_room: called with the model's size in bytes before it is kept.
             again: try once more what was refused before.
+            settle_seconds: how long it may take to get as fast as it will be; a model that
+                replaces another has the time, a server that starts does not.
 
         Raises:
             BundleRefused: if the bundle does not prove itself.
@@ -87,6 +94,7 @@ class ModelLoader:
         # Once the last request lets go of it. The event loop is where that happens, so it only
         # hands the parts on: freeing a large model takes longer than a request may wait.
         weakref.finalize(model, _free_elsewhere, [predictor, reader]).atexit = False
+        settle(predictor, settle_seconds)
         warm_up(model)
         if self.warm_results:
             self.warm_results(model)

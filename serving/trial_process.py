@@ -16,9 +16,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from headrace import storage
 from headrace.errors import BundleRefused, HeadraceError
@@ -145,9 +146,7 @@ def _tried(job: Job) -> Outcome:
         predictor = load_predictor(
             job.bundles_root, job.digest, device=job.device, threads=job.threads
         )
-        settle: Any = getattr(predictor.runtime, "wait_for_kernel", None)
-        if settle:
-            settle(_KERNEL_SECONDS)
+        settle(predictor, _KERNEL_SECONDS)
     except BundleRefused as error:
         return Outcome("refused", error.reason)
     except MemoryError:
@@ -170,6 +169,13 @@ def _data_bytes() -> int:
     """What RLIMIT_DATA counts of this process already."""
     pages = int(Path("/proc/self/statm").read_text().split()[5])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def settle(predictor: Predictor, seconds: float) -> None:
+    """Wait until it is clear which code computes: the forest kernel gets ready on a thread."""
+    wait: Callable[[float], object] | None = getattr(predictor.runtime, "wait_for_kernel", None)
+    if wait and seconds:
+        wait(seconds)
 
 
 def size_bytes(predictor: Predictor, before: int) -> int:
