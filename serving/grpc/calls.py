@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc
 
 from headrace.errors import HeadraceError
-from serving.errors import ModelControlOff, ModelNotServed
+from serving.errors import BodyRefused, ModelControlOff, ModelNotServed
+from serving.grpc.descriptors import parser
+from serving.grpc.fast import RAW, read_usual
 from serving.grpc.schema import SERVICE
 from serving.grpc.statuses import status_code, trailers
 from serving.grpc.tensors import MESSAGES, read_request, write_response
@@ -62,14 +64,14 @@ class Calls:
         methods = {
             name: grpc.unary_unary_rpc_method_handler(
                 _telling_errors(call),
-                request_deserializer=MESSAGES[f"{name}Request"].FromString,
+                request_deserializer=parser(MESSAGES[f"{name}Request"]),
                 response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
             )
             for name, call in calls.items()
         }
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             self._stream,
-            request_deserializer=MESSAGES["ModelInferRequest"].FromString,
+            request_deserializer=parser(MESSAGES["ModelInferRequest"]),
             response_serializer=MESSAGES["ModelStreamInferResponse"].SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -127,6 +129,14 @@ class Calls:
     ) -> TensorQuery:
         model = self._repository.served(message.model_name, message.model_version or None)
         said = dict(context.invocation_metadata() or ())
+        features = read_usual(message, model, self._settings.max_rows)
+        if features is not None:
+            query = TensorQuery(
+                model, EDGE, len(features), message.id or _request_id(said), received, features
+            )
+            query.deadline, query.traceparent = deadline, said.get("traceparent")
+            query.reply = RAW
+            return query
         request = read_request(message)
         return request.query(
             model,
@@ -161,9 +171,11 @@ class Calls:
     async def _one_of_stream(self, message: Any, context: Context) -> Any:
         response = MESSAGES["ModelStreamInferResponse"]
         try:
+            _check_message(message)
             return response(infer_response=write_response(await self._answer(message, context)))
         except HeadraceError as error:  # costs this request alone; the stream goes on
-            return response(error_message=str(error), infer_response={"id": message.id})
+            request_id = "" if message is None else message.id
+            return response(error_message=str(error), infer_response={"id": request_id})
 
     async def _index(self, request: Any, _: Context) -> Any:
         states = await asyncio.to_thread(self._repository.index)
@@ -196,11 +208,18 @@ class Calls:
         return str(name)
 
 
+def _check_message(message: Any) -> None:
+    """Raise ``BodyRefused`` for what the parser found to be no message."""
+    if message is None:
+        raise BodyRefused("it is not a message of this call")
+
+
 def _telling_errors(
     call: Callable[[Any, Context], Awaitable[Any]],
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     async def answer(request: Any, context: Context) -> Any:
         try:
+            _check_message(request)
             return await call(request, context)
         except HeadraceError as error:
             said = dict(context.invocation_metadata() or ())

@@ -7,7 +7,7 @@ protobuf's C code all the same.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import (
     FieldDescriptorProto,
     FileDescriptorProto,
 )
+from google.protobuf.message import DecodeError
 
 _SCALARS = {
     name: FieldDescriptorProto.Type.Value(f"TYPE_{name.upper()}")
@@ -41,6 +42,22 @@ def message_classes(package: str, text: str) -> dict[str, Any]:
         pool.FindMessageTypeByName(f"{package}.{message.name}") for message in file.message_type
     )
     return {descriptor.name: message_factory.GetMessageClass(descriptor) for descriptor in found}
+
+
+def parser(kind: Any) -> Callable[[bytes], Any]:
+    """Return what reads messages of ``kind``: None for bytes that are no such message.
+
+    An error would be told to the caller as the server's own, and each logged with its traceback.
+    """
+    read = kind.FromString
+
+    def parse(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return None
+
+    return parse
 
 
 class _Tokens:

@@ -11,7 +11,7 @@ import grpc
 from headrace.errors import HeadraceError
 from serving.errors import ModelNotServed
 from serving.grpc.calls import Calls, Context
-from serving.grpc.descriptors import message_classes
+from serving.grpc.descriptors import message_classes, parser
 from serving.grpc.schema import HEALTH, HEALTH_SERVICE, SERVICE
 
 _MESSAGES = message_classes("grpc.health.v1", HEALTH)
@@ -22,11 +22,12 @@ def health_handlers(calls: Calls) -> grpc.GenericRpcHandler:
     """Return the service; it tells of the server (""), of the protocol's service and of models."""
 
     async def check(request: Any, context: Context) -> Any:
-        if request.service in ("", SERVICE):
+        service = "" if request is None else request.service
+        if service in ("", SERVICE):
             serves = calls.ready
         else:
             try:
-                serves = calls.model_ready(request.service)
+                serves = calls.model_ready(service)
             except ModelNotServed as error:
                 await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
             except HeadraceError:
@@ -35,7 +36,7 @@ def health_handlers(calls: Calls) -> grpc.GenericRpcHandler:
 
     method = grpc.unary_unary_rpc_method_handler(
         check,
-        request_deserializer=_MESSAGES["HealthCheckRequest"].FromString,
+        request_deserializer=parser(_MESSAGES["HealthCheckRequest"]),
         response_serializer=_MESSAGES["HealthCheckResponse"].SerializeToString,
     )
     return grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": method})

@@ -18,7 +18,7 @@ class Served:
     """A gRPC server on a loop of its own, and a channel to it."""
 
     def __init__(self, repository, settings):
-        self.loop = asyncio.new_event_loop()
+        self.repository, self.loop = repository, asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.plane = DataPlane(settings)

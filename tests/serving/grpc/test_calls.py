@@ -164,7 +164,9 @@ def test_a_message_that_is_too_long_is_refused_by_its_length(serving):
 
 def test_bytes_that_are_no_message_are_an_error_of_the_caller_alone(served):
     call = served.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    refused(lambda: call(b"\xff\xff\xff", timeout=5))
+    error = refused(lambda: call(b"\xff\xff\xff", timeout=5))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "it is not a message of this call" in error.details()
     assert served.infer(**raw(ROW)).outputs
 
 
