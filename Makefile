@@ -57,11 +57,16 @@ check: install  ## format, lint, types and layers, without changing a file
 fmt: install  ## format the code and mend what the linter can
 	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
 
-lock:  ## resolve pyproject.toml again into requirements.lock (needs uv)
+lock:  ## resolve pyproject.toml again into requirements.lock and requirements-serving.lock (needs uv)
 	uv pip compile pyproject.toml requirements.in --extra flows --extra tables --extra warehouses --extra kubernetes --extra grpc --extra tracing \
 		--extra test --extra bench --universal \
 		--python-version 3.11 --generate-hashes --no-emit-package headrace \
 		--output-file requirements.lock
+	# SciPy is what xgboost-cpu's Python package asks for, which the server never imports.
+	uv pip compile pyproject.toml --extra serving --constraint requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-emit-package headrace \
+		--no-emit-package scipy --custom-compile-command "make lock" \
+		--output-file requirements-serving.lock
 
 up: install  ## start a Prefect server with every deployment and its schedule
 	@$(RUN) -m tasks.prefect_server up

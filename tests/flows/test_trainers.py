@@ -46,8 +46,8 @@ def test_the_models_of_the_page_train_and_deploy_and_answer_online(world, docume
         assert world.report("train", "--model", name, *UNTIL)[0] == 0, name
         assert world.run("deploy", "--model", name) == 0
         kinds[name] = read_manifest(world.settings.uri("bundles"), champion(name)).runtime
-    assert sorted(set(kinds.values())) == ["ensemble", "onnx", "xgboost"]
-    for name in ("flight_delay_mix", "flight_delay_plain"):
+    assert sorted(set(kinds.values())) == ["ensemble", "graph", "onnx", "xgboost"]
+    for name in ("flight_delay_mix", "flight_delay_graph", "flight_delay_plain"):
         plan = read_manifest(world.settings.uri("bundles"), champion(name)).plan
         fields = {field.name for field in plan.request} | set(plan.entity_keys)
         rows = sample.request_rows(world.settings, name, DAY, rows=40)
