@@ -96,7 +96,7 @@ def _trials(settings: ServerSettings, places: Settings) -> Trials:
         threads=settings.threads,
         seconds=settings.trial_seconds,
         memory_bytes=settings.trial_memory_mb * 2**20,
-        fork=True,  # nothing here has started a thread yet
+        fork=_has_one_thread(),
     )
 
 
@@ -121,3 +121,9 @@ def _log(settings: ServerSettings, places: Settings) -> InferenceLog:
         flush_seconds=settings.log_flush_seconds,
         capacity_rows=settings.log_capacity_rows,
     )
+
+
+def _has_one_thread() -> bool:
+    """Whether a fork is safe: another thread might hold a lock that its copy never lets go of."""
+    tasks = Path("/proc/self/task")  # threads of libraries too; only Linux has it
+    return tasks.is_dir() and len(list(tasks.iterdir())) == 1
