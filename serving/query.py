@@ -71,6 +71,7 @@ class Computed:
 
     __slots__ = (
         "_codes",
+        "cached",
         "degraded",
         "event_times",
         "matrix",
@@ -90,6 +91,8 @@ class Computed:
         self.values: list[float | None] = predictions.tolist()
         self.statuses, self.event_times = statuses, event_times
         self.degraded = is_degraded(statuses)
+        self.cached = False
+        """Whether it was computed for an earlier request, and kept."""
         self._codes: bytes | None = None
 
     @property
@@ -173,6 +176,11 @@ class Answer:
             return False
         rows = slice(self._begin, self._end)
         return is_degraded({view: codes[rows] for view, codes in self._batch.statuses.items()})
+
+    @property
+    def cached(self) -> bool:
+        """Whether its rows were computed for an earlier request, and kept."""
+        return self._batch.cached
 
     @property
     def problems(self) -> Mapping[int, HeadraceError]:

@@ -29,7 +29,7 @@ def schemas() -> dict[str, Any]:
         "started_at": _TIME,
         "ended_at": _TIME,
         "result": {"type": ["string", "null"], "description": "where its result is"},
-        "place": {**_COUNT, "description": "how many jobs go before it"},
+        "place": {**_COUNT, "description": "its place in the queue; 1: it is the next"},
     }
     return {
         "Job": obj(job, optional=("place",)),

@@ -43,6 +43,8 @@ def schemas(model: ServedModel) -> dict[str, Any]:
             "description": "true where the online store could not be asked for some features",
         },
     }
+    told = "true where every row was computed for an earlier request, and kept"
+    kept = {"cached": {"type": "boolean", "description": told}}
     item = {"anyOf": [ref("Prediction"), ref("RowError")]}
     explanation = {"type": "object", "properties": {"contributions": {"type": "object"}}}
     return {
@@ -59,7 +61,10 @@ def schemas(model: ServedModel) -> dict[str, Any]:
             description="What is wrong, with the field, the row, the value and what to write.",
         ),
         "InferResponse": {
-            "anyOf": [obj(head | {"predictions": array(ref("Prediction"))}), obj(head | answer)]
+            "anyOf": [
+                obj(head | kept | {"predictions": array(ref("Prediction"))}),
+                obj(head | kept | answer),
+            ]
         },
         "BatchResponse": obj(
             head | {"failed": {"type": "integer", "minimum": 0}, "predictions": array(item)}

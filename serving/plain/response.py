@@ -39,6 +39,7 @@ class Wording:
         """The body of an answer of which every row has a prediction."""
         predictions = self.predictions(answer)
         opening = self.opening(answer.query.request_id, degraded=answer.degraded)
+        opening += b',"cached":true' if answer.cached else b',"cached":false'
         if type(answer.query) is SingleQuery:
             return opening + b"," + predictions[0][1:]
         return opening + b',"predictions":[' + b",".join(predictions) + b"]}"

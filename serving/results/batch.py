@@ -104,6 +104,11 @@ class Results:
         self.cache.keep(inputs.keys, records, seconds)
         return records, seconds
 
+    async def close(self) -> None:
+        """Let go of Redis, once what is on its way has arrived."""
+        if self.cache.shared:
+            await self.cache.shared.close()
+
     async def _find(
         self, model: ServedModel, keys: list[bytes], *, is_keyed: bool
     ) -> list[bytes | None]:
@@ -138,7 +143,9 @@ class Results:
         self, model: ServedModel, records: list[bytes | None], part: _Part, *, is_keyed: bool
     ) -> Computed:
         taken = [record for place in part.places if (record := records[place])]
-        return self._layout(model).computed(taken, is_keyed=is_keyed)
+        computed = self._layout(model).computed(taken, is_keyed=is_keyed)
+        computed.cached = True
+        return computed
 
     def _layout(self, model: ServedModel) -> Layout:
         layout = self._layouts.get(model)

@@ -43,6 +43,7 @@ def test_rows_of_keys_are_answered_in_order_with_what_was_found(infer, instance,
         "revision": 1,
         "request_id": "r1",
         "degraded": False,
+        "cached": False,
         "predictions": ...,
     }
     first, second = body["predictions"]

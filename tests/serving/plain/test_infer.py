@@ -4,6 +4,11 @@ import re
 import numpy as np
 import pytest
 
+from serving.app import create_server
+from serving.results.batch import Results
+from serving.results.cache import ResultCache
+from tests.serving.conftest import Client
+
 URL = "/api/v1/infer"
 
 
@@ -160,3 +165,12 @@ def test_an_unknown_path_is_told_in_json(client):
     response = client.get("/api/v2/infer")
     assert response.status_code == 404
     assert json.loads(response.content)["error"].startswith("/api/v2/infer is not here")
+
+
+def test_an_answer_that_was_kept_says_so_and_is_the_same(repository, settings, log):
+    results = Results(ResultCache(1_000_000, 60))
+    client = Client(create_server(repository, settings=settings, log=log, results=results).app)
+    first, second = (client.post(URL, json={"features": [[1, 2, 3, 4, 5]]}).json() for _ in "12")
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["predictions"] == second["predictions"]
+    assert client.get("/health").json()["result_cache"]["hit_rate"] == 0.5
