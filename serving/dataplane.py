@@ -202,7 +202,10 @@ class DataPlane:
                 found, keyed = await self._results.keyed(model, keyed)
                 self._hand_out_found(found)
             if keyed:
-                queue.ready += await self._read(model, keyed)
+                read = await self._read(model, keyed)
+                # Not `ready += await ...`: that would add to the list as it was before waiting,
+                # which a thread may be computing by then.
+                queue.ready += read
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
             fail(batch, "read features", error)
         finally:

@@ -47,7 +47,9 @@ def raw_inputs(model: "ServedModel", queries: Sequence[Query], tell: Tell) -> In
     A single query that brings its own matrix is not copied.
     """
     columns = len(model.predictor.columns)
-    fitting = [query for query in queries if _fits(query, columns, tell)]
+    fitting = queries
+    if not _all_fit(queries, columns):
+        fitting = [query for query in queries if _fits(query, columns, tell)]
     while fitting:
         matrix = _raw_matrix(fitting, columns)
         if not np.isinf(matrix).any():
@@ -100,6 +102,14 @@ def split(keyed: KeyedRows) -> list[KeyedRows]:
     ends = np.cumsum(keyed.counts).tolist()
     spans = zip(keyed.queries, keyed.counts, ends, strict=True)
     return [KeyedRows([q], [count], _cut(keyed.rows, end - count, end)) for q, count, end in spans]
+
+
+def _all_fit(queries: Sequence[Query], columns: int) -> bool:
+    """Whether all are lists of the right length: the usual case, at once."""
+    lists = [query.features for query in queries]
+    if any(type(features) is not list for features in lists):
+        return False
+    return list(map(len, lists)) == [query.rows * columns for query in queries]  # type: ignore[arg-type]
 
 
 def _fits(query: Query, columns: int, tell: Tell) -> bool:

@@ -49,6 +49,8 @@ def run(model: "ServedModel", inputs: Sequence[Inputs]) -> Run:
     else:
         matrix = np.concatenate([some.matrix for some in inputs])
     predictions = model.predictor.predict(matrix) if len(matrix) else _NONE
+    if len(predictions) != len(matrix):  # a row too few, and every caller would get another's
+        raise PlaneFailed(f"compute: {len(predictions)} answers for {len(matrix)} rows")
     seconds = time.perf_counter() - begun
     batches, begin = [], 0
     for some in inputs:

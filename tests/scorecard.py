@@ -41,6 +41,7 @@ ROWS = {
     "R21": "poisoned input",
     "R23": "slow clients and overload",
     "S1": "hostile bodies",
+    "S15": "cancelled requests",
 }
 NO_ROW = "R0"
 """Of a test that failed before it said which row it proves."""

@@ -180,12 +180,16 @@ def test_a_model_that_fails_is_told_to_all_of_its_batch(model, ask, fails, told,
     assert ("Traceback" in caplog.text) == (told is PlaneFailed)
 
 
+def test_a_model_that_answers_too_few_rows_shifts_no_answer(model, ask, caplog):
+    asked = model()
+    asked.predictor.predict = lambda matrix: matrix[1:, 3]
+    outcomes = ask(raw_query(asked, [0.1]), raw_query(asked, [0.2]))
+    assert [type(outcome) for outcome in outcomes] == [PlaneFailed, PlaneFailed]
+
+
 def test_a_dropped_query_is_neither_computed_nor_answered(model, ask):
     asked = model()
     gone = raw_query(asked, [100])
-
-    class Gone(type(gone)):
-        __slots__ = ()
 
     async def scenario():
         plane, told = DataPlane(ServerSettings()), []
