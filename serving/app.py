@@ -76,6 +76,8 @@ def create_server(
     metrics = metrics or Metrics()
     metrics.follow(facts.of_models(repository))
     metrics.follow(facts.of_log(log))
+    if results:
+        metrics.follow(facts.of_results(results))
     plane = DataPlane(settings, results, Recorder(metrics, log))
     trusted = parse_networks(settings.trusted_proxies)
     watcher = RequestLog(
@@ -119,6 +121,8 @@ def create_server(
             jobs.close()
         repository.close()
         plane.close()
+        if results:
+            await results.close()
         log.close()
         metrics.close()
 

@@ -1,11 +1,14 @@
 """What other parts count or know by themselves, as metrics: releases, caches and the log."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from monitoring.inference_log import InferenceLog, Reason
 from serving.metrics import Metrics
 from serving.repository import ModelRepository
+
+if TYPE_CHECKING:
+    from serving.results.batch import Results
 
 
 def of_models(repository: ModelRepository) -> Callable[[Metrics], None]:
@@ -43,6 +46,23 @@ def of_log(log: InferenceLog) -> Callable[[Metrics], None]:
         metrics.counter("inference_log_skipped_rows_total", told).reach(log.skipped_rows)
         told = "Log rows that wait to be written."
         metrics.gauge("inference_log_waiting_rows", told).put(log.waiting_rows)
+
+    return put
+
+
+def of_results(results: "Results") -> Callable[[Metrics], None]:
+    """What the cache of results holds, and how often it had what was asked."""
+
+    def put(metrics: Metrics) -> None:
+        counted = results.cache.counted
+        told = "Rows whose result was found, in this process or in Redis."
+        hits = "result_cache_hits_total"
+        metrics.counter(hits, told, place="process").reach(counted.hits)
+        metrics.counter(hits, told, place="redis").reach(counted.shared_hits)
+        told = "Rows whose result was looked for and found nowhere."
+        metrics.counter("result_cache_misses_total", told).reach(counted.misses)
+        told = "Memory that kept results take."
+        metrics.gauge("result_cache_bytes", told).put(results.cache.bytes)
 
     return put
 
