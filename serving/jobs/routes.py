@@ -1,6 +1,7 @@
 """The calls under ``/api/v1/jobs``: submit, look, list, fetch the result, cancel."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from serving.repository import ModelRepository
 
 _MOST_LISTED = 500
-_LONGEST_KEY = 256
+_KEY = re.compile(r"[!-~]{1,256}")
 _LONGEST_DEADLINE = 30 * 86_400.0
 
 
@@ -87,13 +88,12 @@ class JobRoutes:
 
     async def list_jobs(self, request: Request) -> Response:
         """A page of jobs, from the newest on."""
-        count = _number(request, "limit", default=50, least=1, most=_MOST_LISTED)
+        count = int(_number(request, "limit", default=50, least=1, most=_MOST_LISTED, whole=True))
         before = request.query_params.get("before")
-        store = self._queue.store
-        found = await asyncio.to_thread(store.page, int(count) + 1, before=before)
-        shown = found[: int(count)]
+        found = await asyncio.to_thread(self._queue.store.page, count + 1, before=before)
+        shown = found[:count]
         more = len(found) > len(shown)
-        following = f"{PATH}?limit={int(count)}&before={shown[-1].id}" if more else None
+        following = f"{PATH}?limit={count}&before={shown[-1].id}" if more else None
         content = {"jobs": [document(job) for job in shown], "next": following}
         return json_response(json_body.encode(content), request_id=request_id(request))
 
@@ -171,20 +171,25 @@ class _Options:
             else None
         )
         self.idempotency_key = request.headers.get("Idempotency-Key")
-        if self.idempotency_key is not None and not 1 <= len(self.idempotency_key) <= _LONGEST_KEY:
-            raise _refused("Idempotency-Key", f"is not 1 to {_LONGEST_KEY} characters long")
+        if self.idempotency_key is not None and not _KEY.fullmatch(self.idempotency_key):
+            raise _refused(
+                "Idempotency-Key", "is not 1 to 256 printable ASCII characters, no space"
+            )
 
 
-def _number(request: Request, name: str, *, default: float, least: float, most: float) -> float:
+def _number(
+    request: Request, name: str, *, default: float, least: float, most: float, whole: bool = False
+) -> float:
     given = request.query_params.get(name)
     if given is None:
         return default
     try:
-        number = float(given)
+        number = int(given) if whole else float(given)
     except ValueError:
         number = float("nan")
     if not least <= number <= most:
-        raise _refused(name, f"= {given[:60]!r} is no number from {least:g} to {most:g}")
+        kind = "whole number" if whole else "number"
+        raise _refused(name, f"= {given[:60]!r} is no {kind} from {least:g} to {most:g}")
     return number
 
 

@@ -306,7 +306,7 @@ def test_a_stopped_server_puts_its_job_back_and_the_next_goes_on(talk, instance)
 
 def test_the_same_key_is_the_same_job(talk, instance):
     async def conversation(client, server):
-        headers = {"Idempotency-Key": "monthly 2013-08"}
+        headers = {"Idempotency-Key": "monthly-2013-08"}
         body = {"instances": [instance()]}
         first = await client.post(URL, json=body, headers=headers)
         second = await client.post(URL, json=body, headers=headers)
