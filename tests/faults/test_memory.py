@@ -18,6 +18,9 @@ from tests.faults.models import ROW, Models, train
 
 LEAKING = Path(__file__).parent / "naive" / "leaking_server.py"
 SETTINGS = {"poll_seconds": 0.05}
+LATE_THREADS = 6
+"""Threads of pools that are made when they are first needed, which may be after the warm-up: four
+that compute batches, and some that wait for files. A leak would be one for each swap or request."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def _work(world, server, sent, *, requests, swaps):
 
 @pytest.mark.parametrize(
     ("requests", "swaps", "most_mb"),
-    [(6_000, 8, 5.0), pytest.param(1_000_000, 1_000, 10.0, marks=pytest.mark.soak)],
+    [(6_000, 12, 5.0), pytest.param(1_000_000, 1_000, 10.0, marks=pytest.mark.soak)],
 )
 def test_a_server_does_not_grow(world, sent, requests, swaps, most_mb, scorecard):
     with serving(world.home, **SETTINGS) as server:
@@ -105,10 +108,10 @@ def test_a_server_does_not_grow(world, sent, requests, swaps, most_mb, scorecard
         f"{after.files - before.files:+d} files, {after.threads - before.threads:+d} threads"
     )
     print(figure)
-    held = grown <= most_mb and after.files <= before.files and after.threads <= before.threads
+    few_threads = after.threads <= before.threads + LATE_THREADS
+    held = grown <= most_mb and after.files <= before.files and few_threads
     scorecard("R19", passed=held, figure=figure)
-    assert grown <= most_mb, figure
-    assert (after.files, after.threads) <= (before.files, before.threads), figure
+    assert held, figure
 
 
 def test_a_handler_that_leaks_is_found_out(world, sent):
