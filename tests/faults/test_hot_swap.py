@@ -1,8 +1,4 @@
-"""R12: the release moves under load; no request fails and every answer is its version's own.
-
-
-mutable model: the same load must find out that version and value do not belong together.
-"""
+"""R12: the release moves under load; no request fails and every answer is its version's own."""
 
 import collections
 import json
@@ -16,8 +12,9 @@ import pytest
 from tests.faults.load import Load, request, serving
 from tests.faults.models import ROW, Models, train
 
-POLL_SECONDS = 0.05
-"""How often the server looks at its release here, so that a test sees many moves."""
+QUICKLY = {"poll_seconds": 0.05, "max_wait_seconds": 30}
+"""The server looks often, so that a test sees many moves, and sheds no load: a busy machine makes
+it do that with or without moves, and here every request counts that is not answered."""
 
 
 @dataclass
@@ -91,7 +88,7 @@ def p99(seconds):
     ("switches", "least"), [(20, 1_000), pytest.param(300, 50_000, marks=pytest.mark.soak)]
 )
 def test_no_answer_fails_or_is_another_versions(world, sent, switches, least, scorecard):
-    with serving(world.home, poll_seconds=POLL_SECONDS) as server:
+    with serving(world.home, **QUICKLY) as server:
         with Checked(server.port, world, sent) as quiet:
             time.sleep(1.5)
         with Checked(server.port, world, sent) as load:
@@ -114,7 +111,10 @@ def test_no_answer_fails_or_is_another_versions(world, sent, switches, least, sc
 
 
 def test_a_moved_release_answers_within_two_seconds(world, sent, scorecard):
-    with serving(world.home) as server, Checked(server.port, world, sent) as load:
+    with (
+        serving(world.home, max_wait_seconds=30) as server,
+        Checked(server.port, world, sent) as load,
+    ):
         took = [until_version(server.port, world.move(n)) for n in range(1, 4)]
     scorecard("R12", passed=max(took) <= 2.0, figure=f"{max(took):.2f} s until a release answers")
     assert max(took) <= 2.0
