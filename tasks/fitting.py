@@ -6,6 +6,7 @@ from pathlib import Path
 from headrace import storage
 from headrace.bundle import model_file
 from headrace.errors import SpecRefused
+from headrace.mapped import read_data
 from headrace.scorecard import Scorecard
 from headrace.settings import Settings
 from headrace.spec import (
@@ -85,7 +86,7 @@ def open_fitted(spec: ModelSpec, training_set: TrainingSet, fitted: Fitted) -> R
         threads=0,
     )
     try:
-        return open_runtime(fitted.runtime, storage.read_bytes(fitted.uri), opening)
+        return open_runtime(fitted.runtime, read_data(fitted.uri)[0], opening)
     except RuntimeFailed as error:
         raise SpecRefused(spec.name, f"trainer {spec.trainer.kind}: {error}") from error
 

@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 
@@ -77,38 +75,3 @@ def test_what_cannot_be_trained_is_refused_and_named(
     trainer = TorchTrainer(module=module, epochs=1, batch_rows=64, **changes)
     with pytest.raises(SpecRefused, match=says):
         workshop.bundle(spec(trainer))
-
-
-def test_why_torch_s_own_exported_files_are_no_format_for_bundles(tmp_path):
-    """``torch.export.load`` runs what a file says: the reason why nothing here calls it."""
-    import io
-    import json
-    import zipfile
-
-    import torch
-
-    class Touch:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "canary"),)
-
-    program = torch.export.export(torch.nn.Linear(3, 1), (torch.zeros(2, 3),))
-    torch.export.save(program, str(tmp_path / "good.pt2"))
-    evil = io.BytesIO()
-    torch.save(Touch(), evil)
-    with (
-        zipfile.ZipFile(tmp_path / "good.pt2") as good,
-        zipfile.ZipFile(tmp_path / "evil.pt2", "w") as bad,
-    ):
-        for name in good.namelist():
-            data = good.read(name)
-            if name.endswith("model_weights_config.json"):
-                told = json.loads(data)
-                for weight in told["config"].values():
-                    weight["use_pickle"] = True
-                data = json.dumps(told).encode()
-            elif "/weights/weight_" in name:
-                data = evil.getvalue()
-            bad.writestr(name, data)
-    with pytest.raises(OSError, match="canary"):  # the second weight's turn: it is there already
-        torch.export.load(str(tmp_path / "evil.pt2"))
-    assert (tmp_path / "canary").exists()

@@ -110,6 +110,10 @@ def test_a_hostile_archive_in_the_place_of_a_model_is_refused_and_nothing_execut
         with pytest.raises(RuntimeFailed, match="could not load the model"):
             TorchRuntime(file)
     assert not canary.exists()
+    (tmp_path / "evil.pt2").write_bytes(data)
+    with pytest.raises(OSError, match="canary"):  # the second weight's turn: it is there already
+        torch.export.load(str(tmp_path / "evil.pt2"))  # which is why nothing here calls it
+    assert canary.exists()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,6 @@ class Everything(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.codes = torch.nn.Embedding(50, 4)
-        self.layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.1)
         self.token = torch.nn.Linear(1, 8)
         self.norm = torch.nn.Sequential(torch.nn.LayerNorm(12), torch.nn.GELU(approximate="tanh"))
         self.out = torch.nn.Linear(12, 1)
@@ -170,7 +173,8 @@ class Everything(torch.nn.Module):
     def forward(self, rows):
         known = torch.nan_to_num(rows)
         codes = self.codes(known[:, 0].abs().clamp(0, 49).long())
-        tokens = self.layer(self.token(known.unsqueeze(-1)))
+        tokens = self.token(known.unsqueeze(-1))
+        tokens = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
         joined = torch.cat([tokens.mean(1), codes], dim=1).view(rows.shape[0], -1)
         return self.out(self.norm(joined.masked_fill(joined < -5, float("-inf")).clamp(-6, 6)))
 
