@@ -70,7 +70,7 @@ class Computed:
     """What a batch came to: the rows of several queries, one after the other."""
 
     __slots__ = (
-        "_codes",
+        "_reads",
         "cached",
         "degraded",
         "event_times",
@@ -93,15 +93,14 @@ class Computed:
         self.degraded = is_degraded(statuses)
         self.cached = False
         """Whether it was computed for an earlier request, and kept."""
-        self._codes: bytes | None = None
+        self._reads: tuple[tuple[str, ...], bytes] | None = None
 
     @property
-    def codes(self) -> bytes:
-        """What became of each read, row by row: a byte a view, in the order of ``statuses``."""
-        if self._codes is None:
-            columns = list(self.statuses.values())
-            self._codes = np.stack(columns, axis=1).tobytes() if columns else b""
-        return self._codes
+    def reads(self) -> tuple[tuple[str, ...], bytes]:
+        """The views, and what became of their reads: row by row, a byte a view."""
+        if self._reads is None:
+            self._reads = tuple(self.statuses), _row_by_row(self.statuses)
+        return self._reads
 
 
 class Answer:
@@ -146,22 +145,22 @@ class Answer:
         return {view: self._rows(codes, unread) for view, codes in self._batch.statuses.items()}
 
     @property
-    def codes(self) -> list[bytes]:
-        """The same by row: a byte a view, in the order of ``views``."""
-        batch, width = self._batch, len(self._batch.statuses)
-        if self.query.places is not None:
-            columns = list(self.statuses.values())
-            codes = np.stack(columns, axis=1).tobytes() if columns else b""
-            return [codes[at : at + width] for at in range(0, self.query.rows * width, width)]
-        codes, begin, end = batch.codes, self._begin * width, self._end * width
-        if end - begin == width:
-            return [codes[begin:end]]
-        return [codes[at : at + width] for at in range(begin, end, width)]
+    def reads(self) -> tuple[tuple[str, ...], list[bytes]]:
+        """The same by row: the views, and for each row a byte a view.
 
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The feature views that were read; none for raw features."""
-        return tuple(self._batch.statuses)
+        There are no views, and no bytes, for raw features.
+        """
+        views, codes = self._batch.reads
+        width = len(views)
+        begin, end = self._begin * width, self._end * width
+        if self.query.places is not None:
+            codes = _row_by_row(self.statuses)
+            begin, end = 0, len(codes)
+        if not width:
+            return (), []
+        if end - begin == width:  # one row, as most requests have
+            return views, [codes[begin:end]]
+        return views, [codes[at : at + width] for at in range(begin, end, width)]
 
     @property
     def event_times(self) -> Mapping[str, np.ndarray]:
@@ -200,6 +199,11 @@ class Answer:
 Outcome = Answer | HeadraceError
 Done = Callable[[Query, Outcome], None]
 """Who is told what became of a query; called on the loop, exactly once unless it was dropped."""
+
+
+def _row_by_row(statuses: Mapping[str, np.ndarray]) -> bytes:
+    columns = list(statuses.values())
+    return np.stack(columns, axis=1).tobytes() if columns else b""
 
 
 def is_degraded(statuses: Mapping[str, np.ndarray]) -> bool:

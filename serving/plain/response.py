@@ -51,13 +51,13 @@ class Wording:
 
     def predictions(self, answer: "Answer") -> list[bytes]:
         """Each row's prediction with what became of its reads, as objects."""
-        values = answer.values
-        if not answer.views:
+        values, (views, reads) = answer.values, answer.reads
+        if not views:
             return [b'{"prediction":' + _encode(value) + b',"features":{}}' for value in values]
         ends = self._ends
         return [
-            b'{"prediction":' + _encode(value) + (ends.get(codes) or self._end(codes, answer.views))
-            for value, codes in zip(values, answer.codes, strict=True)
+            b'{"prediction":' + _encode(value) + (ends.get(codes) or self._end(codes, views))
+            for value, codes in zip(values, reads, strict=True)
         ]
 
     def _end(self, codes: bytes, views: tuple[str, ...]) -> bytes:
