@@ -39,7 +39,7 @@ from serving.metrics import CONTENT_TYPE, Metrics
 from serving.page import routes as page_routes
 from serving.plain import PlainCodec
 from serving.plain import routes as plain_routes
-from serving.recorder import Recorder
+from serving.recorder import Recorder, open_tracing
 from serving.repository import ModelRepository
 from serving.settings import ServerSettings
 from serving.v2 import routes as v2_routes
@@ -78,7 +78,8 @@ def create_server(
     metrics.follow(facts.of_log(log))
     if results:
         metrics.follow(facts.of_results(results))
-    plane = DataPlane(settings, results, Recorder(metrics, log))
+    tracing = open_tracing(settings)
+    plane = DataPlane(settings, results, Recorder(metrics, log, tracing))
     trusted = parse_networks(settings.trusted_proxies)
     watcher = RequestLog(
         metrics.refused,
@@ -124,6 +125,8 @@ def create_server(
         if results:
             await results.close()
         log.close()
+        if tracing:
+            tracing.close()
         metrics.close()
 
     handlers: dict[Any, Any] = {

@@ -216,9 +216,10 @@ class DataPlane:
         begun = time.perf_counter()
         try:
             read = await read_features_soon(model, keyed.rows)
-            if self._recorder:
-                self._recorder.read(keyed.queries[0], time.perf_counter() - begun)
-            return [keyed_inputs(model, keyed, read)]
+            ended = time.perf_counter()
+            inputs = keyed_inputs(model, keyed, read)
+            inputs.read = begun, ended
+            return [inputs]
         except OnlineStoreFailing as error:
             if not error.of_rows:
                 raise
@@ -254,7 +255,7 @@ class DataPlane:
 
     def _deliver(self, queue: ModelQueue, inputs: list[Inputs], ran: Run) -> None:
         for some, batch in zip(inputs, ran.batches, strict=True):
-            self._hand_out(some, batch)
+            self._hand_out(some, batch, ran)
             if self._results:
                 self._results.keep(some.queries[0].model, some, batch)
         if self._recorder:
@@ -264,15 +265,15 @@ class DataPlane:
         settings = self._settings
         queue.most_rows = queue.pace.most_rows(settings.max_wait_seconds, settings.max_batch_rows)
 
-    def _hand_out(self, inputs: Inputs, batch: Computed) -> None:
-        """Give every query of a batch its own rows."""
+    def _hand_out(self, inputs: Inputs, batch: Computed, ran: Run | None = None) -> None:
+        """Give every query of a batch its own rows; ``ran`` is None for results that were kept."""
         model, null = inputs.queries[0].model, self._settings.on_not_finite == "null"
         answered = [
             tell(query, outcome) and type(outcome) is queries.Answer
             for query, outcome in answers(model, inputs, batch, null_not_finite=null)
         ]
         if self._recorder:
-            self._recorder.answered(inputs, batch, answered)
+            self._recorder.answered(inputs, batch, answered, ran)
 
     def _hand_out_found(self, found: "Found | None") -> None:
         if found:

@@ -39,6 +39,8 @@ class Inputs:
     event_times: Mapping[str, np.ndarray] = field(default_factory=dict)
     keys: Sequence[bytes] = ()
     """What each row's result is kept under; empty where results are not kept."""
+    read: tuple[float, float] | None = None
+    """When reading the features began and ended, by ``time.perf_counter()``."""
 
 
 def raw_inputs(model: "ServedModel", queries: Sequence[Query], tell: Tell) -> Inputs | None:

@@ -42,8 +42,11 @@ def run_large(query: Query) -> Large:
     if query.features is not None:
         large.inputs = raw_inputs(model, [query], note)
     elif keyed := keyed_rows(model, [query], note):
+        begun = time.perf_counter()
         read = read_features(model, keyed.rows.keys, keyed.rows.at)
+        ended = time.perf_counter()
         large.inputs = keyed_inputs(model, keyed, read)
+        large.inputs.read = begun, ended
     if large.inputs:
         large.ran = run(model, [large.inputs])
     return large

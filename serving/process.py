@@ -123,6 +123,8 @@ def _log(settings: ServerSettings, places: Settings) -> InferenceLog:
         flush_rows=settings.log_flush_rows,
         flush_seconds=settings.log_flush_seconds,
         capacity_rows=settings.log_capacity_rows,
+        capacity_bytes=settings.log_capacity_bytes,
+        share=settings.log_share,
     )
 
 

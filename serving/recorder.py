@@ -2,21 +2,32 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headrace.errors import SettingRefused
 from monitoring.inference_log import InferenceLog, Inferences
 from serving.inputs import Inputs
 from serving.metrics import Metrics, ModelMetrics
 from serving.outputs import Run
 from serving.query import Answer, Computed, Query
+from serving.settings import PREFIX, ServerSettings
+
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
 
 
 class Recorder:
     """What the data plane tells of its batches, to the metrics and to the inference log."""
 
-    def __init__(self, metrics: Metrics, log: InferenceLog | None = None) -> None:
-        self._metrics, self._log = metrics, log
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: InferenceLog | None = None,
+        tracing: "Tracing | None" = None,
+    ) -> None:
+        self._metrics, self._log, self._tracing = metrics, log, tracing
 
     def begun(self, batch: list[Query], alive: list[Query], late: int, now: float) -> None:
         """Take note of a batch that is taken off its queue.
@@ -35,10 +46,6 @@ class Recorder:
         if cancelled := len(batch) - len(alive) - late:
             counts.cancelled.add(cancelled)
 
-    def read(self, query: Query, seconds: float) -> None:
-        """Take note of a read of features for the batch of ``query``."""
-        self._of(query).read_seconds.add(seconds)
-
     def ran(self, query: Query, run: Run) -> None:
         """Take note of a call of the model for the batch of ``query``."""
         counts = self._of(query)
@@ -49,20 +56,27 @@ class Recorder:
         """Take note of a query that was refused because too much waits."""
         self._of(query).shed(reason).add(1)
 
-    def answered(self, inputs: Inputs, batch: Computed, answered: list[bool]) -> None:
+    def answered(
+        self, inputs: Inputs, batch: Computed, answered: list[bool], ran: Run | None
+    ) -> None:
         """Take note of a batch whose queries were told.
 
         Args:
             inputs: what the model saw.
             batch: what it answered.
             answered: for each query whether somebody got its answer.
+            ran: the call of the model; None for results that were kept.
         """
         now = time.perf_counter()
+        if self._tracing is not None:
+            self._tracing.batch(inputs, ran, now)
         counts, queries = self._of(inputs.queries[0]), inputs.queries
         every = all(answered)
         if not every:
             queries = [q for q, told in zip(queries, answered, strict=True) if told]
         self._count_edges(counts, inputs, batch, queries, now)
+        if inputs.read:
+            counts.read_seconds.add(inputs.read[1] - inputs.read[0])
         if batch.statuses:
             counts.count_reads(batch.statuses)
         if self._log is not None and queries:
@@ -147,3 +161,19 @@ def _leave_out(inferences: Inferences, inputs: Inputs, answered: list[bool] | No
         begin += count
     inferences.row_numbers = np.concatenate(numbers)
     inferences.wanted = np.concatenate(wanted)
+
+
+def open_tracing(settings: ServerSettings) -> "Tracing | None":
+    """What makes traces; None where the settings name no address for them.
+
+    Raises:
+        SettingRefused: if OpenTelemetry is not installed.
+    """
+    if not settings.traces:
+        return None
+    try:
+        from serving.tracing import Tracing, otlp
+    except ModuleNotFoundError as error:
+        wanted = f"it needs {error.name}; run: pip install 'headrace[tracing]'"
+        raise SettingRefused(f"{PREFIX}TRACES", settings.traces, wanted) from error
+    return Tracing(otlp(settings.traces), share=settings.traces_share)

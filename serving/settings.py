@@ -102,9 +102,25 @@ class ServerSettings(BaseSettings):
     log_flush_seconds: float = Field(
         5.0, gt=0, description="longest time an inference waits before it is written"
     )
-    log_flush_rows: int = Field(2_000, ge=1, description="rows that are written at once")
+    log_flush_rows: int = Field(20_000, ge=1, description="rows that are written at once")
     log_capacity_rows: int = Field(
-        20_000, ge=1, description="rows that may wait; further ones are dropped and counted"
+        100_000, ge=1, description="rows that may wait; further ones are dropped and counted"
+    )
+    log_capacity_bytes: int = Field(
+        64_000_000,
+        ge=1_000_000,
+        description="bytes that waiting rows may take; further ones are dropped and counted",
+    )
+    log_share: float = Field(
+        1.0, ge=0, le=1, description="share of requests that is logged, chosen at random"
+    )
+    traces: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="OTLP address that traces are sent to, as http://127.0.0.1:4318; none if empty",
+    )
+    traces_share: float = Field(
+        1.0, ge=0, le=1, description="share of traces begun here that is kept"
     )
 
     explain_max_rows: int = Field(

@@ -249,18 +249,18 @@ def test_what_arrives_while_a_dear_model_computes_is_the_next_batch(model):
 
 
 def test_a_dear_model_never_holds_the_loop(model):
-    asked = model(seconds=0.05)
+    asked = model(seconds=0.3)
 
     async def scenario():
         plane, longest = DataPlane(ServerSettings(max_wait_seconds=10)), 0.0
-        tasks = [asyncio.create_task(plane.infer(raw_query(asked, [n]))) for n in range(3)]
+        tasks = [asyncio.create_task(plane.infer(raw_query(asked, [n]))) for n in range(2)]
         while not all(task.done() for task in tasks):
             begun = time.perf_counter()
             await asyncio.sleep(0)
             longest = max(longest, time.perf_counter() - begun)
         return longest
 
-    assert asyncio.run(scenario()) < 0.04
+    assert asyncio.run(scenario()) < 0.2
 
 
 def test_batches_have_at_most_so_many_rows_but_a_request_is_never_cut(model, ask):
@@ -304,7 +304,7 @@ def test_who_would_wait_for_too_long_is_shed(model):
         plane = DataPlane(ServerSettings(max_wait_seconds=0.12, max_batch_rows=1))
         for n in range(3):  # now it is known what a row costs
             await plane.infer(raw_query(asked, [n]))
-        flood = [asyncio.create_task(plane.infer(raw_query(asked, [n]))) for n in range(20)]
+        flood = [asyncio.create_task(plane.infer(raw_query(asked, [n]))) for n in range(60)]
         begun = time.perf_counter()
         told = await asyncio.gather(*flood, return_exceptions=True)
         return [type(one) for one in told], time.perf_counter() - begun
@@ -312,7 +312,7 @@ def test_who_would_wait_for_too_long_is_shed(model):
     kinds, seconds = asyncio.run(scenario())
     assert set(kinds) == {Answer, Overloaded}
     assert 1 <= kinds.count(Answer) <= 5
-    assert seconds < 0.5
+    assert seconds < 1.5  # all of them would take 3
 
 
 def test_an_edge_that_fails_costs_its_neighbours_nothing(model, caplog):
