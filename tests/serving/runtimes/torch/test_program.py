@@ -9,6 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch  # noqa: TID253
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.errors import RuntimeFailed
 from serving.runtimes.torch.operators import ALLOWED, operator
@@ -188,3 +190,43 @@ def test_a_kept_network_answers_as_the_module_does():
     with torch.no_grad():
         wanted = module(torch.from_numpy(rows)).numpy().reshape(-1)
     np.testing.assert_allclose(runtime.predict(rows), wanted, rtol=1e-5, atol=1e-6)
+
+
+SOUND = file_of([DOUBLE, TAKE], tensors={"w": np.arange(4, dtype=np.float32)})
+CHANGES = st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), max_size=6)
+
+
+def open_or_refuse(file):
+    """Whatever the file says, it is opened or refused: no other error, no crash."""
+    try:
+        TorchRuntime(file).predict(np.ones((2, 2), np.float32))
+    except RuntimeFailed:
+        return False
+    return True
+
+
+@given(changes=CHANGES, end=st.integers(0, len(SOUND)))
+@settings(max_examples=100, deadline=None)
+def test_a_damaged_file_is_opened_or_refused(changes, end):
+    damaged = bytearray(SOUND)
+    for place, value in changes:
+        damaged[place] = value
+    open_or_refuse(bytes(damaged))
+    assert open_or_refuse(bytes(damaged[:end])) <= (end == len(SOUND))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["value", "constant", "x"]), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@given(arguments=st.lists(JSON, max_size=4), base=st.sampled_from(["mul.Tensor", "select.int"]))
+@settings(max_examples=100, deadline=None)
+def test_any_arguments_are_computed_or_refused(arguments, base):
+    call = {"to": "taken", "operator": f"aten.{base}", "arguments": arguments}
+    open_or_refuse(file_of([call]))
