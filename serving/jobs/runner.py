@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PATH = "/api/v1/jobs"
 _POLL_SECONDS = 0.5  # how soon a process sees a job that another one took in
 _SWEEP_SECONDS = 2.0
+_LONGEST_REST = 0.5  # seconds; a part that waited for a store was no work
 _LOOK_SECONDS = 0.5  # how often a running job lets a better one pass
 _PAUSES = (0.1, 5.0)  # seconds between tries of what heals by itself: the first, up to the last
 _logger = logging.getLogger(__name__)
@@ -103,9 +104,8 @@ class JobRunner:
                 if self._queue.seconds_left(claim.job) < 0:
                     await self._end(claim, State.EXPIRED)
                     return
-                began = time.monotonic()
-                await self._part(claim, model)
-                await asyncio.sleep(time.monotonic() - began)
+                computed = await self._part(claim, model)
+                await asyncio.sleep(min(computed, _LONGEST_REST))
                 if time.monotonic() - looked > _LOOK_SECONDS:
                     while await self._next(before=claim.job.rank):
                         pass
@@ -116,12 +116,14 @@ class JobRunner:
             return
         await self._end(claim, State.DONE)
 
-    async def _part(self, claim: Claim, model: ServedModel) -> None:
-        """Compute the next part and keep its answer."""
+    async def _part(self, claim: Claim, model: ServedModel) -> float:
+        """Compute the next part and keep its answer; return the seconds that it computed."""
         job = claim.job
         request = await patiently(lambda: self._queue.store.request(job, job.parts_done))
         asked, places, unread = body.read(request, model)
+        began = time.monotonic()
         part = await self._answer(claim, asked) if asked else Part([], 0, degraded=False)
+        seconds = time.monotonic() - began
         items = dict(zip(places, part.items, strict=True))
         kept = encode_part(model, job.parts_done * job.part_rows, items, unread)
         refused = part.failed + len(unread)
@@ -129,6 +131,7 @@ class JobRunner:
         await claim.change(
             partial(self._queue.keep, answer=kept, predicted=predicted, refused=refused)
         )
+        return seconds
 
     async def _answer(self, claim: Claim, asked: Asked) -> Part:
         pause, last = _PAUSES
