@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from serving.errors import BodyTooLarge, FieldsRefused, Problem, RequestRefused
 from serving.fields import FLOAT32, near_name, show, type_word
 from serving.plain.asked import Asked, Given
-from serving.schema import MOST_PROBLEMS
+from serving.plain.told import Told
 
 if TYPE_CHECKING:
     from serving.repository import ModelRepository
@@ -89,14 +89,14 @@ def _rows(found: Any, form: str, max_rows: int) -> list[Any]:
 
 
 def _raw(model: "ServedModel", rows: Sequence[Any], *, partial: bool) -> Asked:
-    columns, told = model.predictor.columns, _Told(partial=partial)
+    columns, told = model.predictor.columns, Told(partial=partial)
     values = []
     for number, row in enumerate(rows):
         values.append(_raw_row(row, columns, number, told))
     return Asked(model, values, raw=True, refused=told.all())
 
 
-def _raw_row(row: Any, columns: Sequence[str], number: int, told: "_Told") -> list[float | None]:
+def _raw_row(row: Any, columns: Sequence[str], number: int, told: Told) -> list[float | None]:
     if isinstance(row, list):
         if len(row) != len(columns):
             told.add(number, None, f"{len(row)} values", f"write {len(columns)}, in declared order")
@@ -124,7 +124,7 @@ def _keyed(model: "ServedModel", rows: list[Any], *, single: bool, partial: bool
     brings = [isinstance(row, dict) and FEATURES in row for row in rows]
     if FEATURES in names or not any(brings):  # a field of that name is a field
         return Asked(model, rows, single=single)
-    columns, told = model.predictor.columns, _Told(partial=partial)
+    columns, told = model.predictor.columns, Told(partial=partial)
     given = [
         _given(row[FEATURES], columns, number, told) if has else {}
         for number, (row, has) in enumerate(zip(rows, brings, strict=True))
@@ -142,7 +142,7 @@ def _keyed(model: "ServedModel", rows: list[Any], *, single: bool, partial: bool
     return Asked(model, fields, given=given, single=single, refused=refused)
 
 
-def _given(features: Any, columns: Sequence[str], number: int, told: "_Told") -> Given:
+def _given(features: Any, columns: Sequence[str], number: int, told: Told) -> Given:
     if not isinstance(features, dict):
         told.add(number, FEATURES, f"'features' = {show(features)}", "write {column: value, ...}")
         return {}
@@ -154,7 +154,7 @@ def _given(features: Any, columns: Sequence[str], number: int, told: "_Told") ->
 
 
 def _check_beside(
-    model: "ServedModel", fields: Sequence[dict[str, Any]], good: Sequence[int], told: "_Told"
+    model: "ServedModel", fields: Sequence[dict[str, Any]], good: Sequence[int], told: Told
 ) -> None:
     """Rows that bring every column need no fields; those that they bring must fit all the same."""
     known = {field.name: field for field in model.schema.fields}
@@ -166,7 +166,7 @@ def _check_beside(
                 told.add(number, name, f"{name} = {cut}, which {wrong}", remedy, cut)
 
 
-def _check_names(row: Iterable[str], known: Sequence[str], number: int, told: "_Told") -> None:
+def _check_names(row: Iterable[str], known: Sequence[str], number: int, told: Told) -> None:
     for name in row:
         if name not in known and not told.is_enough(number):
             near = near_name(name, tuple(known))
@@ -174,7 +174,7 @@ def _check_names(row: Iterable[str], known: Sequence[str], number: int, told: "_
             told.add(number, name, f"an unknown name {show(name)}", hint)
 
 
-def _check_number(shown: str, name: str, value: Any, number: int, told: "_Told") -> None:
+def _check_number(shown: str, name: str, value: Any, number: int, told: Told) -> None:
     if value is None or (type(value) in (int, float) and -FLOAT32 <= value <= FLOAT32):
         return
     cut = show(value)
@@ -182,36 +182,6 @@ def _check_number(shown: str, name: str, value: Any, number: int, told: "_Told")
         told.add(number, name, f"{shown} = {cut}, {type_word(value)}", _NUMBER, cut)
     else:
         told.add(number, name, f"{shown} = {cut}, beyond a 32-bit float", _NUMBER, cut)
-
-
-class _Told:
-    """What is wrong, by row; of a row and of a whole request at most so many problems."""
-
-    def __init__(self, *, partial: bool) -> None:
-        self._partial = partial
-        self._problems: dict[int, list[Problem]] = {}
-
-    def is_enough(self, row: int) -> bool:
-        """Whether nothing more need be said of ``row``."""
-        return len(self._problems.get(row, ())) >= MOST_PROBLEMS
-
-    def add(
-        self, row: int, field: str | None, what: str, remedy: str, value: str | None = None
-    ) -> None:
-        found = self._problems.setdefault(row, [])
-        found.append(Problem(f"row {row} has {what}; {remedy}", field, row, value, remedy))
-        if not self._partial and sum(map(len, self._problems.values())) >= MOST_PROBLEMS:
-            self.all()
-
-    def all(self) -> dict[int, FieldsRefused]:
-        """The rows that are refused.
-
-        Raises:
-            FieldsRefused: with the problems of all rows, unless a row costs only itself.
-        """
-        if self._problems and not self._partial:
-            raise FieldsRefused([p for found in self._problems.values() for p in found])
-        return {row: FieldsRefused(found) for row, found in self._problems.items()}
 
 
 def _null(value: float | None) -> float | None:
