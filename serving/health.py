@@ -22,7 +22,7 @@ from serving.probe import Probe
 if TYPE_CHECKING:
     from headrace.plan import JoinKey
     from monitoring.inference_log import InferenceLog
-    from serving.followed import Endpoint
+    from serving.endpoint import Endpoint
     from serving.repository import ModelRepository
     from serving.results.batch import Results
     from serving.served import ServedModel

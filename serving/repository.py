@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from headrace import storage
 from headrace.errors import HeadraceError, UnknownName
+from serving.endpoint import Endpoint, State
 from serving.errors import ModelNotReady, ModelNotServed, ModelTooLarge
-from serving.followed import Endpoint, State
 from serving.loading import ModelLoader
 from serving.served import ServedModel
 from serving.wanted import Wanted

@@ -158,7 +158,7 @@ def test_a_release_that_cannot_be_read_is_asked_for_again(repository, store, mon
 
     store.release(store.bundle(seed=9))
     with monkeypatch.context() as away:
-        away.setattr("serving.followed.newer_release", unreachable)
+        away.setattr("serving.endpoint.newer_release", unreachable)
         assert not repository.look()
         assert "connection refused" in repository.endpoints["flight_delay"].unreachable
     assert repository.look()
