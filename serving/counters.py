@@ -14,6 +14,7 @@ import fcntl
 import json
 import mmap
 import os
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -134,21 +135,24 @@ class Counters:
             self._map[: len(_MAGIC)] = _MAGIC
         self._values = np.frombuffer(self._map, np.float64, _CELLS, offset=64)
         self._series = {(s.name, s.labels): s for s in _lines(self._map)}
+        self._placing = threading.Lock()
         self._made: dict[tuple[str, tuple[tuple[str, str], ...]], Count | Histogram] = {}
         self._next = max((s.cell + s.cells for s in self._series.values()), default=0)
         for series in self._series.values():
             if series.kind not in ("counter", "histogram"):
                 self._values[series.cell] = np.nan  # a fact of the process that has ended
 
-    def counter(self, name: str, told: str, **labels: str) -> Count:
+    def counter(self, name: str, told: str, /, **labels: str) -> Count:
         """A number that only grows; ``name`` ends in ``_total``."""
         return self._count(name, told, "counter", labels)
 
-    def gauge(self, name: str, told: str, kind: Kind = "gauge", **labels: str) -> Count:
+    def gauge(self, name: str, told: str, kind: Kind = "gauge", /, **labels: str) -> Count:
         """A number that may fall."""
         return self._count(name, told, kind, labels)
 
-    def histogram(self, name: str, told: str, edges: Sequence[float], **labels: str) -> Histogram:
+    def histogram(
+        self, name: str, told: str, edges: Sequence[float], /, **labels: str
+    ) -> Histogram:
         """Numbers by buckets, whose upper bounds are ``edges``, rising."""
         key = name, tuple(labels.items())
         made = self._made.get(key)
@@ -196,9 +200,20 @@ class Counters:
         labels: tuple[tuple[str, str], ...],
         edges: tuple[float, ...],
     ) -> Series:
-        known = self._series.get((name, labels))
-        if known is not None and (known.kind, known.edges) == (kind, edges):
-            return known
+        with self._placing:
+            known = self._series.get((name, labels))
+            if known is not None and (known.kind, known.edges) == (kind, edges):
+                return known
+            return self._append(name, kind, told, labels, edges)
+
+    def _append(
+        self,
+        name: str,
+        kind: Kind,
+        told: str,
+        labels: tuple[tuple[str, str], ...],
+        edges: tuple[float, ...],
+    ) -> Series:
         series = Series(name, kind, told, labels, self._next, edges)
         line = json.dumps([name, kind, told, labels, series.cell, edges]).encode() + b"\n"
         used = _used(self._map)

@@ -140,15 +140,17 @@ class Metrics:
             self._refused[model, edge, status] = made
         made.add(1)
 
-    def counter(self, name: str, told: str, **labels: str) -> Count:
+    def counter(self, name: str, told: str, /, **labels: str) -> Count:
         """A counter of another part; ask for it once, and keep it."""
         return self.counters.counter(name, told, **labels)
 
-    def gauge(self, name: str, told: str, kind: Kind = "gauge", **labels: str) -> Count:
+    def gauge(self, name: str, told: str, kind: Kind = "gauge", /, **labels: str) -> Count:
         """A gauge of another part; ask for it once, and keep it."""
         return self.counters.gauge(name, told, kind, **labels)
 
-    def histogram(self, name: str, told: str, edges: Sequence[float], **labels: str) -> Histogram:
+    def histogram(
+        self, name: str, told: str, edges: Sequence[float], /, **labels: str
+    ) -> Histogram:
         """A histogram of another part; ask for it once, and keep it."""
         return self.counters.histogram(name, told, edges, **labels)
 
