@@ -6,6 +6,7 @@ limits, and JSON with a request id.
 """
 
 import asyncio
+import time
 from typing import Protocol
 
 import msgspec
@@ -58,6 +59,8 @@ class Exchange:
             failed = PlaneFailed("answer the request")
             failed.__cause__ = fault
             return self._failed(request, codec, name, failed)
+        seconds = time.perf_counter() - answer.query.received
+        self._watcher.answered(codec.edge, seconds, self._caller(request), name)
         return Response(content, headers=_named(headers_of(lines), name))
 
     async def _infer(self, request: Request, codec: Codec) -> Answer:
@@ -72,13 +75,15 @@ class Exchange:
 
     def _failed(self, request: Request, codec: Codec, name: str, error: HeadraceError) -> Response:
         status = http_status(error)
-        peer = request.client.host if request.client else "?"
-        who = caller(peer, request.headers.get("x-forwarded-for"), self._trusted)
-        self._watcher.refused(codec.edge, status, who, name, error)
+        self._watcher.refused(codec.edge, status, self._caller(request), name, error)
         headers = _named(error_headers(error), name)
         if status in (408, 413):
             headers["connection"] = "close"  # the rest of the body is not read
         return Response(codec.encode_error(error, name), status, headers)
+
+    def _caller(self, request: Request) -> str:
+        peer = request.client.host if request.client else "?"
+        return caller(peer, request.headers.get("x-forwarded-for"), self._trusted)
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:
