@@ -18,6 +18,7 @@ MAY_IMPORT = {
         "featurestore.errors.OnlineStoreFailed",
         "featurestore.errors",  # a failing store costs a batch, a damaged value its row alone
         "featurestore.freshness",
+        "featurestore.missing",  # one rule for what a row must have, in a batch and online
         "featurestore.online.reader",
         "featurestore.stores.resp",  # the one connection to Redis, for jobs and kept results too
         "featurestore.vectors",
@@ -39,6 +40,7 @@ DOORS = {
     "mlflow": {"registry"},
     "starlette": {"serving"},
     "uvicorn": {"serving"},
+    "grpc": {"serving"},
     "pickle": set(),
     "cloudpickle": set(),
     "dill": set(),

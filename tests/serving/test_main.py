@@ -26,7 +26,7 @@ from serving.__main__ import main
 
 HEAVY = (
     "prefect", "feast", "mlflow", "evidently", "pandas", "scipy", "sklearn", "xgboost", "dask",
-    "onnx", "onnxruntime", "torch",
+    "onnx", "onnxruntime", "torch", "grpc",
 )  # fmt: skip
 WRITTEN = datetime(2013, 8, 1, 11, 30, tzinfo=UTC)
 
