@@ -26,6 +26,21 @@ class ReadStatus(IntEnum):
     """Every value of the entity became true, or known, only after the time."""
     UNAVAILABLE = 6
     """The online store could not be asked. (4 and 5 are the join's own.)"""
+    LAST_KNOWN = 7
+    """There is a value older than the TTL, and the plan says to use it all the same."""
+
+
+STATUS_WORDS = (
+    *("present", "never_seen", "expired", "future", "written_late", "null_key"),
+    *("unavailable", "last_known"),
+)
+"""The words for what became of a view's value, at the position of the code: of ``ReadStatus``, and
+of the join's ``NullReason``, which share their codes."""
+
+
+def has_value(codes: np.ndarray) -> np.ndarray:
+    """Whether there is a value that may be used: bool, of the shape of ``codes``."""
+    return np.asarray((codes == ReadStatus.PRESENT) | (codes == ReadStatus.LAST_KNOWN))
 
 
 def oldest_age(read: ViewRead) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurestore.missing import with_defaults
 from featurestore.online.column_block import ColumnBlock
 from headrace.errors import SchemaMismatch
 from headrace.plan import FeaturePlan
@@ -30,13 +31,15 @@ def input_matrix(
         plan: says which columns, in which order.
         transforms: the functions of ``plan.transforms``, in the same order
             (``headrace.plan.pinned_transforms``).
-        reads: ``<view>__<feature>`` columns, float64, shape (rows,), missing is NaN.
+        reads: ``<view>__<feature>`` columns, float64, shape (rows,), missing is NaN; the plan's
+            defaults take its place, for transforms too.
         request: columns of the request as ``request_columns`` makes them.
 
     Raises:
         SchemaMismatch: if a column is missing, or columns have different numbers of rows.
     """
     names = plan.columns
+    reads = with_defaults(plan, reads)
     block = _block(names, reads)  # the online reader's columns come side by side already
     columns = _inputs(plan, transforms, reads, request)[0 if block is None else block.shape[1] :]
     lengths = {len(column) for column in columns} | ({len(block)} if block is not None else set())

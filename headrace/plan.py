@@ -5,9 +5,13 @@ batch prediction and the server all follow the same plan, so they cannot disagre
 """
 
 import hashlib
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from headrace.errors import BundleRefused
+from headrace.missing import MissingRule
 from headrace.spec import Part, RequestField
 from headrace.transform import Transform, find_transform
 
@@ -56,6 +60,12 @@ class ViewRead(Part):
     ttl_seconds: float | None
     """How old a value may be; None: any age."""
     features: tuple[FeatureRead, ...]
+    last_known: bool = False
+    """Whether an older value is used all the same, and labelled so."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _left_out(dump(self), "last_known")  # as before there were policies: hashes stay
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -107,6 +117,29 @@ class FeaturePlan(Part):
     request: tuple[RequestField, ...]
     inputs_from_request: tuple[str, ...]
     transforms: tuple[TransformPin, ...]
+    missing: tuple[MissingRule, ...] = ()
+    """What becomes of rows without a value."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _left_out(dump(self), "missing")
+
+    @cached_property
+    def defaults(self) -> dict[str, float]:
+        """By column what stands for a missing value; what is said of a feature comes first."""
+        found: dict[str, float] = {}
+        for rule in sorted(self.missing, key=lambda rule: rule.feature is not None):
+            if rule.default is None:
+                continue
+            view = next(view for view in self.views if view.view == rule.view)
+            columns = [f"{rule.view}__{rule.feature}"] if rule.feature else view.number_columns
+            found |= dict.fromkeys(columns, rule.default)
+        return found
+
+    @cached_property
+    def required(self) -> tuple[MissingRule, ...]:
+        """The rules by which a row without a value is refused."""
+        return tuple(rule for rule in self.missing if rule.default is None)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -134,6 +167,11 @@ class FeaturePlan(Part):
     def entity_keys(self) -> tuple[str, ...]:
         """Every join key once, in order of first use."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.key_names))
+
+
+def _left_out(dumped: dict[str, Any], name: str) -> dict[str, Any]:
+    """A dump without a field that has nothing to say."""
+    return dumped if dumped.get(name) else {k: v for k, v in dumped.items() if k != name}
 
 
 def pin(transform: Transform) -> TransformPin:

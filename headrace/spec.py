@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from headrace.errors import SpecRefused, UnknownName
+from headrace.missing import Policy
 from headrace.names import checked_name
 from headrace.part import Part
 from headrace.trainers import (
@@ -154,6 +155,10 @@ class ModelSpec(Part):
     transforms: tuple[str, ...] = Field((), description="names in featurestore/transforms/")
     inputs_from_request: tuple[str, ...] = Field(
         (), description="request fields that the model sees as they are"
+    )
+    missing: dict[str, Policy] = Field(
+        default_factory=dict,
+        description="by view or view.feature: last_known, error, or a number to stand for it",
     )
     trainer: Trainer = XGBoostTrainer()
     validation: TimeHoldout = TimeHoldout()

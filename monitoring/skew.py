@@ -222,7 +222,7 @@ class _Comparison:
         values = np.array([_floats(table, name)[rows] for name in view.number_columns])
         values = values.reshape(len(view.number_columns), len(rows))
         return [
-            Side(word, event if word == "present" else None, values[:, i])
+            Side(word, event if word in ("present", "last_known") else None, values[:, i])
             for i, (word, event) in enumerate(zip(words, events, strict=True))
         ]
 

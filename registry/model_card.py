@@ -100,6 +100,8 @@ def _features(plan: FeaturePlan) -> str:
 def _age(view: ViewRead) -> str:
     if view.ttl_seconds is None:
         return "any"
+    if view.last_known:
+        return f"any, told apart above {view.ttl_seconds / 3600:g} h"
     return f"at most {view.ttl_seconds / 3600:g} h"
 
 

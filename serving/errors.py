@@ -14,6 +14,7 @@ ServingError                  the server could not do its work
 ├── ModelNotReady             a model that should answer, and does not now
 ├── ModelTooLarge             a model that does not fit into the memory for models
 ├── OnlineStoreFailing        features cannot be read now
+│   └── FeatureRequired       a row without a feature that its model must have
 ├── GrpcMissing           a gRPC port was asked for, and gRPC is not installed (a UsageError)
 ├── PortTaken                 the address cannot be listened on (a UsageError)
 ├── TooManyConnections        more clients than the server takes
@@ -31,7 +32,7 @@ ServingError                  the server could not do its work
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.errors import BundleRefused, HeadraceError, NameRefused, UnknownName, UsageError
@@ -155,6 +156,19 @@ class OnlineStoreFailing(ServingError):
         super().__init__(
             f"features cannot be read: {reason} Requests of raw features are still answered."
         )
+
+
+class FeatureRequired(OnlineStoreFailing):
+    """A row lacks a feature that its model must have: the plan's policy is ``error``."""
+
+    def __init__(self, reason: str, keys: Mapping[str, object]) -> None:
+        self.keys = dict(keys)
+        ServingError.__init__(
+            self,
+            f"{reason} for {', '.join(f'{name} {key!r}' for name, key in keys.items()) or 'all'}; "
+            "ask for another entity, or let its features be materialised.",
+        )
+        self.reason, self.of_rows = reason, True
 
 
 class GrpcMissing(ServingError, UsageError):
@@ -313,6 +327,7 @@ HTTP_STATUS: dict[type[HeadraceError], int] = {
     BundleRefused: 409,
     BodyTooLarge: 413,
     EncodingRefused: 415,
+    FeatureRequired: 422,
     FieldsRefused: 422,
     NameRefused: 422,
     HeadTooLarge: 431,

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featurestore.errors import EntityKeyRefused, StoredValueBroken
+from featurestore.freshness import ReadStatus
+from featurestore.missing import first_refusal, refusals
 from featurestore.online.reader import OnlineRows
 from headrace.errors import HeadraceError
-from serving.errors import FieldsRefused, OnlineStoreFailing, Problem
+from serving.errors import FeatureRequired, FieldsRefused, OnlineStoreFailing, Problem
 from serving.inputs import Inputs, keyed_inputs, keyed_rows, raw_inputs
 from serving.query import Outcome, Query
 from serving.schema import Rows
@@ -45,12 +47,14 @@ async def read_features_soon(model: ServedModel, rows: Rows) -> OnlineRows:
     """Return the feature values of each row's entities, leaving the loop free meanwhile.
 
     Raises:
-        OnlineStoreFailing: as ``read_features``.
+        OnlineStoreFailing, FeatureRequired: as ``read_features``.
     """
     try:
-        return await model.reader.read_async(rows.keys, rows.at)
+        read = await model.reader.read_async(rows.keys, rows.at)
     except HeadraceError as error:
         raise OnlineStoreFailing(error, of_rows=isinstance(error, _OF_ROWS)) from error
+    _check_required(model, rows.keys, read)
+    return read
 
 
 def read_features(
@@ -60,11 +64,31 @@ def read_features(
 
     Raises:
         OnlineStoreFailing: if the store cannot give them.
+        FeatureRequired: if a row lacks one that the plan says it must have.
     """
     try:
-        return model.reader.read(keys, at)
+        read = model.reader.read(keys, at)
     except HeadraceError as error:
         raise OnlineStoreFailing(error, of_rows=isinstance(error, _OF_ROWS)) from error
+    _check_required(model, keys, read)
+    return read
+
+
+def _check_required(
+    model: ServedModel, keys: Mapping[str, Sequence[str | int | None]], read: OnlineRows
+) -> None:
+    """Refuse rows that lack what the plan says they must have."""
+    plan = model.predictor.plan
+    if not plan.required:
+        return
+    found = refusals(plan, read.status, read.columns)
+    if not found:
+        return
+    row, refusal = first_refusal(found)
+    if int(read.status[refusal.view][row]) == ReadStatus.UNAVAILABLE:
+        raise OnlineStoreFailing(model.reader.failure or refusal.reason)
+    names = next(view.key_names for view in plan.views if view.view == refusal.view)
+    raise FeatureRequired(refusal.reason, {name: keys[name][row] for name in names})
 
 
 def _problems(query: Query) -> list[Problem]:

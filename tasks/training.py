@@ -42,6 +42,8 @@ def build_training_set(
     get_run_logger().info(
         "%s rows x %s features in %s", made.rows, len(made.plan.columns), made.uri
     )
+    for reason, rows in made.left_out.items():
+        get_run_logger().warning("%s rows are left out: %s", rows, reason)
     _show_null_reasons(model, made.null_reasons)
     return made
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from featurestore.catalog.catalog import load_catalog
 from featurestore.catalog.planning import plan_for
@@ -44,6 +45,8 @@ class TrainingSet(Part):
     certificate_uri: str
     """What it was made of: ``featurestore.join.certificate.Certificate``."""
     certificate_sha256: str
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """How many rows the plan's policies leave out, by reason."""
 
 
 class NoSuchHoldout(SpecRefused):
@@ -70,7 +73,7 @@ def make_training_set(
     """
     window = _label_window(settings, spec, since, until)
     split = _split_at(spec, window)
-    table, joined = _join(settings, spec, window)
+    table, joined, left_out = _join(settings, spec, window)
     certificate = joined.certificate(table).to_bytes()
     uri, digest = _write(settings.storage_uri, _parquet(table), ".parquet")
     certificate_uri, certificate_digest = _write(settings.storage_uri, certificate, SUFFIX)
@@ -84,6 +87,7 @@ def make_training_set(
         null_reasons=joined.reasons,
         certificate_uri=certificate_uri,
         certificate_sha256=certificate_digest,
+        left_out=left_out,
     )
 
 
@@ -141,19 +145,26 @@ def _split_at(spec: ModelSpec, window: Window) -> datetime:
     return at
 
 
-def _join(settings: Settings, spec: ModelSpec, window: Window) -> tuple[pa.Table, JoinedRows]:
+def _join(
+    settings: Settings, spec: ModelSpec, window: Window
+) -> tuple[pa.Table, JoinedRows, dict[str, int]]:
     # Sorted by event timestamp, as the label table is.
     plan = plan_for(load_catalog(settings), spec)
     rows = _labelled_rows(settings, spec, window)
     check_request(plan, rows, spec.label.table)
     joined = join_features(rows, plan, settings.uri("offline"))
+    left_out = {refusal.reason: int(refusal.rows.sum()) for refusal in joined.refused}
+    if left_out:  # joined anew without them, so that the certificate is of the rows that stay
+        refused = np.logical_or.reduce([refusal.rows for refusal in joined.refused])
+        rows = rows.filter(pa.array(~refused))
+        joined = join_features(rows, plan, settings.uri("offline"))
     label = spec.label
     kept = [*label.entity_keys, label.event_timestamp, label.created_timestamp]
     table = rows.select(list(dict.fromkeys(kept)))
     for position, name in enumerate(plan.columns):
         table = table.append_column(name, pa.array(joined.matrix[:, position]))
     outcome = pc.cast(rows[label.column], pa.float32())
-    return table.append_column(LABEL, outcome), joined
+    return table.append_column(LABEL, outcome), joined, left_out
 
 
 def _labelled_rows(settings: Settings, spec: ModelSpec, window: Window) -> pa.Table:

@@ -1,8 +1,12 @@
 """Make a feature plan from a model spec and the catalog, refusing what does not fit together."""
 
+import math
+from collections.abc import Iterator
+
 from featurestore.catalog.catalog import Catalog, service_reads
 from headrace.errors import SpecRefused, UnknownName
-from headrace.plan import NUMBERS, FeaturePlan, pin
+from headrace.missing import MissingRule
+from headrace.plan import NUMBERS, FeaturePlan, ViewRead, pin
 from headrace.spec import ModelSpec
 from headrace.transform import find_transform
 
@@ -27,15 +31,60 @@ def plan_for(catalog: Catalog, spec: ModelSpec) -> FeaturePlan:
         feature_service=service,
         definitions_sha256=catalog.definitions_sha256,
         event_timestamp=spec.label.event_timestamp,
-        views=() if service is None else service_reads(catalog, service),
+        views=_views(catalog, spec),
         request=spec.request,
         inputs_from_request=spec.inputs_from_request,
         transforms=tuple(pin(find_transform(name)) for name in spec.transforms),
+        missing=tuple(_rules(spec)),
     )
+    _check_missing(plan, spec)
     _check_keys(plan, spec)
     _check_transforms(plan, spec)
     _check_objects(catalog, plan, spec)
     return plan
+
+
+def _views(catalog: Catalog, spec: ModelSpec) -> tuple[ViewRead, ...]:
+    if spec.feature_service is None:
+        return ()
+    return tuple(
+        view.model_copy(update={"last_known": True})
+        if spec.missing.get(view.view) == "last_known"
+        else view
+        for view in service_reads(catalog, spec.feature_service)
+    )
+
+
+def _rules(spec: ModelSpec) -> Iterator[MissingRule]:
+    for name, policy in spec.missing.items():
+        if policy != "last_known":
+            view, _, feature = name.partition(".")
+            default = None if policy == "error" else float(policy)
+            yield MissingRule(view=view, feature=feature or None, default=default)
+
+
+def _check_missing(plan: FeaturePlan, spec: ModelSpec) -> None:
+    views = {view.view: view for view in plan.views}
+    for name, policy in spec.missing.items():
+        view, _, feature = name.partition(".")
+        if view not in views:
+            known = ", ".join(views) or "none"
+            raise SpecRefused(
+                spec.name, f"missing names view {view}, which it does not read; it reads {known}"
+            )
+        numbers = [f.name for f in views[view].features if f.dtype in NUMBERS]
+        if feature and policy == "last_known":
+            raise SpecRefused(
+                spec.name, f"missing says last_known of {name}; that is said of a view: {view}"
+            )
+        if feature and feature not in numbers:
+            raise SpecRefused(
+                spec.name,
+                f"missing names {name}, which is no number that it reads; "
+                f"of {view} these are {', '.join(numbers)}",
+            )
+        if isinstance(policy, float) and not math.isfinite(policy):
+            raise SpecRefused(spec.name, f"missing says {policy} of {name}; write a finite number")
 
 
 def _check_keys(plan: FeaturePlan, spec: ModelSpec) -> None:

@@ -140,14 +140,14 @@ class _Tally:
     """Counts what becomes of rows in one view."""
 
     def __init__(self, read: ViewRead) -> None:
-        self._reasons = {reason.name: 0 for reason in NullReason}
+        self._reasons = {r.name: 0 for r in NullReason if r != NullReason.LAST_KNOWN}
         self._nulls = dict.fromkeys(read.columns, 0)
         self._oldest: int | None = None
 
     def add(self, joined: JoinedView, at: np.ndarray) -> None:
         """Count the rows of one piece, whose moments are ``at`` in microseconds."""
         for name, count in joined.counts.items():
-            self._reasons[name] += count
+            self._reasons[name] = self._reasons.get(name, 0) + count
         for name, column in joined.columns.items():
             self._nulls[name] += _null_count(column)
         used = ~np.isnat(joined.event_times)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.columns import TIMESTAMP, check_timestamps
+from featurestore.freshness import STATUS_WORDS
 from featurestore.join.certificate import Certificate, CertificateMaker, span_of
 from featurestore.join.joining import ServiceJoin
 from featurestore.join.pit import JoinedView, NullReason
@@ -88,5 +89,5 @@ def with_features(
 
 
 def _named(reasons: np.ndarray) -> pa.Array:
-    names = pa.array([reason.name for reason in NullReason])
+    names = pa.array([word.upper() for word in STATUS_WORDS])
     return names.take(pa.array(reasons, mask=reasons == NullReason.PRESENT))

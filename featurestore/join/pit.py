@@ -35,6 +35,7 @@ class NullReason(IntEnum):
     """A value was true by the time, but none had been written by then."""
     NULL_KEY = 5
     """The row does not say which entity it is about."""
+    LAST_KNOWN = ReadStatus.LAST_KNOWN
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class JoinedView:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows have each ``NullReason``, by its name."""
-        counts = np.bincount(self.reasons, minlength=len(NullReason)).tolist()
-        return {reason.name: counts[reason] for reason in NullReason}
+        """How many rows have each ``NullReason``, by its name; ``LAST_KNOWN`` where there are."""
+        counts = np.bincount(self.reasons, minlength=NullReason.LAST_KNOWN + 1).tolist()
+        used = [r for r in NullReason if r != NullReason.LAST_KNOWN or counts[r]]
+        return {reason.name: counts[reason] for reason in used}
 
 
 def point_in_time_join(
@@ -65,6 +67,8 @@ def point_in_time_join(
     stands last in ``values``. It is used if its age is at most the TTL. A value written late never
     hides an older one that was written in time. A null key has no value. A view without a created
     column is known at its event times.
+
+    Where the view says ``last_known``, an older value is used too, with reason ``LAST_KNOWN``.
 
     Args:
         rows: has the join keys and ``timestamp``, in any order, with any duplicates.
@@ -127,12 +131,15 @@ class ViewValues:
         found = self.history.latest(entity, at)
         event = _taken(self.history.event, found)
         fresh = (found >= 0) & (at - event <= oldest_age(self.read))
-        lost = np.flatnonzero(~fresh)
+        usable = found >= 0 if self.read.last_known else fresh
+        lost = np.flatnonzero(~usable)
         event[lost] = _NOT_A_TIME
+        reasons = self._reasons(keys, entity, at, lost)
+        reasons[usable & ~fresh] = NullReason.LAST_KNOWN
         return JoinedView(
             columns=self._columns(found, lost),
             event_times=event.view("datetime64[us]"),
-            reasons=self._reasons(keys, entity, at, lost),
+            reasons=reasons,
         )
 
     def _columns(self, found: np.ndarray, lost: np.ndarray) -> dict[str, Column]:

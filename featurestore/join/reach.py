@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.columns import TIMESTAMP, check_columns, check_timestamps, microseconds
-from featurestore.freshness import known_at
+from featurestore.freshness import has_value, known_at
 from featurestore.join.certificate import SourceRead
 from featurestore.join.fingerprint import Fingerprint
 from featurestore.join.keys import EntityNumbers, RowKeys
@@ -53,7 +53,7 @@ class OpenView:
         joined = self.values.join(keys, at)
         if exact_reasons:
             lost = np.flatnonzero(
-                (joined.reasons != NullReason.PRESENT) & (joined.reasons != NullReason.NULL_KEY)
+                ~has_value(joined.reasons) & (joined.reasons != NullReason.NULL_KEY)
             )
             if len(lost):
                 joined.reasons[lost] = self._starts.why_none(keys, at, lost)
@@ -119,7 +119,9 @@ def _reach(read: ViewRead, span: Span | None) -> tuple[datetime | None, datetime
     if span is None:
         return _EARLIEST, _EARLIEST
     first, last = span
-    if read.ttl_seconds is None or first - _EARLIEST < timedelta(seconds=read.ttl_seconds):
+    if read.ttl_seconds is None or read.last_known:
+        return None, last + _MOMENT
+    if first - _EARLIEST < timedelta(seconds=read.ttl_seconds):
         return None, last + _MOMENT
     return first - timedelta(seconds=read.ttl_seconds), last + _MOMENT
 

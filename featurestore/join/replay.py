@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.columns import TIMESTAMP, floats
+from featurestore.freshness import STATUS_WORDS
 from featurestore.join.certificate import span_of
 from featurestore.join.joining import ServiceJoin
-from featurestore.join.pit import NullReason
 from featurestore.offline.tables import read_table
 from featurestore.vectors import input_matrix, request_columns
 from headrace.errors import SchemaMismatch
@@ -60,7 +60,7 @@ def replay(log: pa.Table, plan: FeaturePlan, offline_uri: str) -> Replay:
     transforms = [find_transform(wanted.name) for wanted in plan.transforms]
     matrix = input_matrix(plan, transforms, reads, request)
     columns = {name: pa.array(matrix[:, place]) for place, name in enumerate(plan.columns)}
-    names = pa.array([reason.name.lower() for reason in NullReason])
+    names = pa.array(STATUS_WORDS)
     for read, found in zip(plan.views, views, strict=True):
         columns[f"event_time__{read.view}"] = pa.array(found.event_times).cast(TIMESTAMP)
         columns[f"status__{read.view}"] = names.take(pa.array(found.reasons))

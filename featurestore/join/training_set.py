@@ -11,6 +11,7 @@ from featurestore.join.certificate import Certificate, CertificateMaker, SourceR
 from featurestore.join.joining import ServiceJoin
 from featurestore.join.object_columns import python_objects
 from featurestore.join.pit import JoinedView
+from featurestore.missing import Refusal, refusals
 from featurestore.vectors import input_matrix, request_columns
 from headrace.plan import NUMBERS, FeaturePlan, pinned_transforms
 from headrace.transform import check_row_by_row
@@ -32,6 +33,14 @@ class JoinedRows:
         """By view: how many rows have their value, and how many have none, by ``NullReason``."""
         named = zip(self.plan.views, self.views, strict=True)
         return {read.view: joined.counts for read, joined in named}
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """The rows that lack a feature which the plan says they must have."""
+        if not self.plan.required:
+            return []
+        reads = read_columns(self.plan, self.views)
+        return refusals(self.plan, reasons_of(self.plan, self.views), reads)
 
     def certificate(self, result: pa.Table) -> Certificate:
         """What ``result`` was made of, a table of these rows with their features.
@@ -95,6 +104,11 @@ def _join(
         for made in transforms:
             check_row_by_row(made, [given[name] for name in made.inputs])
     return JoinedRows(plan, rows, matrix, views, tuple(view.source for view in service.views))
+
+
+def reasons_of(plan: FeaturePlan, views: Sequence[JoinedView]) -> dict[str, np.ndarray]:
+    """By view the ``NullReason`` of each row."""
+    return {read.view: view.reasons for read, view in zip(plan.views, views, strict=False)}
 
 
 def read_columns(plan: FeaturePlan, views: Sequence[JoinedView]) -> dict[str, np.ndarray]:

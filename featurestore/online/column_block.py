@@ -31,6 +31,10 @@ class ColumnBlock(Mapping[str, np.ndarray]):
         column: np.ndarray = self._objects[name] if position is None else self.block[:, position]
         return column
 
+    def with_block(self, block: np.ndarray) -> "ColumnBlock":
+        """The same columns over another block."""
+        return ColumnBlock(self._positions, block, self._objects)
+
     @property
     def block_names(self) -> tuple[str, ...]:
         """The names of the block's columns, in their order."""

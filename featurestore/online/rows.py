@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featurestore.errors import FeatureNotMaterialized
-from featurestore.freshness import ReadStatus, oldest_age
+from featurestore.freshness import ReadStatus, has_value, oldest_age
 from featurestore.online.column_block import ColumnBlock
 from featurestore.online.read_layout import ReadLayout
 from featurestore.online.source import Group, Source, objects_of
@@ -57,6 +57,9 @@ class RowJudge:
         self._view_of_number = np.array([places[view] for view, _ in numbers], np.int64)
         self._oldest_ages = [oldest_age(view) for view in views]
         self._oldest = np.array(self._oldest_ages, np.int64)
+        self._expired = np.array(
+            [ReadStatus.LAST_KNOWN if v.last_known else ReadStatus.EXPIRED for v in views], np.uint8
+        )
 
     def judge(
         self, layout: ReadLayout, groups: Sequence[EntityRows], moments: np.ndarray
@@ -91,11 +94,11 @@ class RowJudge:
         values = words.view(_NUMBER).take(layout.values, 1)
         if _any(unusable):
             unusable &= status == ReadStatus.PRESENT
-            status[unusable] = ReadStatus.EXPIRED
+            np.copyto(status, self._expired, where=unusable)
             status[unusable & late] = ReadStatus.FUTURE
         times = event.view(_TIME)
         if _any(status):
-            absent = status != ReadStatus.PRESENT
+            absent = ~has_value(status)
             values[absent[:, self._view_of_number]] = np.nan
             times[absent] = _NO_TIME
         return self._rows(values, status, times, groups)
@@ -145,7 +148,7 @@ class RowJudge:
         self, wanted: _Object, groups: Sequence[EntityRows], status: np.ndarray
     ) -> np.ndarray:
         found = np.full(len(status), None, dtype=object)
-        for row in np.flatnonzero(status == ReadStatus.PRESENT).tolist():
+        for row in np.flatnonzero(has_value(status)).tolist():
             message = groups[wanted.group].objects[row][wanted.place]
             if message is None:
                 raise FeatureNotMaterialized(f"feature {wanted.column}", self._source.place)

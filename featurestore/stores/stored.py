@@ -80,9 +80,9 @@ class StoredView(BaseModel):
 def stored_view(read: ViewRead) -> ViewRead:
     """What of a view's definition its stored rows depend on; a change asks for a rebuild.
 
-    The TTL is not part of it: it is applied when values are read.
+    The TTL, and what is done beyond it, are no part of it: they are applied when values are read.
     """
-    return read.model_copy(update={"ttl_seconds": None})
+    return read.model_copy(update={"ttl_seconds": None, "last_known": False})
 
 
 def read_record(view: str, record: str | bytes, place: str) -> StoredView:

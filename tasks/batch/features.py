@@ -9,7 +9,7 @@ Each is opened once for many shards of a worker, and asked once a batch.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -22,7 +22,8 @@ from featurestore.join.certificate import span_of
 from featurestore.join.joining import ServiceJoin
 from featurestore.join.object_columns import python_objects
 from featurestore.join.reach import Span
-from featurestore.join.training_set import read_columns
+from featurestore.join.training_set import read_columns, reasons_of
+from featurestore.missing import Refusal, refusals
 from featurestore.online.reader import OnlineReader, open_online_reader
 from featurestore.vectors import input_matrix, numpy_column
 from headrace.plan import NUMBERS, FeaturePlan
@@ -41,6 +42,10 @@ class FeatureSource(Protocol):
 
     reads_ahead: bool
     """Whether it wants to know the span of a shard's moments before the first batch."""
+
+    @property
+    def refused(self) -> Sequence[Refusal]:
+        """The rows of the last matrix that lack a feature which the plan says they must have."""
 
     def matrix(self, rows: pa.Table) -> np.ndarray:
         """Return the model's input: float32, shape (rows, columns), C order; NaN is missing."""
@@ -92,7 +97,7 @@ def direct_columns(
     plan: FeaturePlan, columns: InputColumns, features: str
 ) -> tuple[str, ...] | None:
     """The input's column for each of the model's; None if something must be joined or computed."""
-    if features != "input" and plan.views:
+    if plan.views and (features != "input" or plan.defaults):
         return None
     have = {name: name for name in (*columns.given, *columns.taken)} | columns.features
     found = [have.get(name) for name in plan.columns]
@@ -103,6 +108,8 @@ class DirectFeatures:
     """The input's own columns, copied as they are."""
 
     reads_ahead = False
+
+    refused = ()
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._columns = columns
@@ -127,6 +134,7 @@ class OfflineFeatures:
         self._uri, self._predictor, self._columns = offline_uri, predictor, columns
         self._service: ServiceJoin | None = None
         self._span: Span | None = None
+        self.refused: Sequence[Refusal] = ()
 
     def expect(self, span: Span | None) -> None:
         """Read what rows of a span can reach, unless what was read for earlier rows holds it.
@@ -147,8 +155,9 @@ class OfflineFeatures:
         moment = plan.event_timestamp
         self.expect(span_of(rows[moment]))
         joined = self._service.join(rows, moment, exact_reasons=False) if self._service else ()
-        request = _request(rows, self._columns)
-        return self._predictor.matrix(read_columns(plan, joined), request)
+        request, reads = _request(rows, self._columns), read_columns(plan, joined)
+        self.refused = refusals(plan, reasons_of(plan, joined), reads)
+        return self._predictor.matrix(reads, request)
 
     def close(self) -> None:
         """Let go of what was read."""
@@ -162,6 +171,7 @@ class OnlineFeatures:
 
     def __init__(self, reader: OnlineReader, predictor: Predictor, columns: InputColumns) -> None:
         self._reader, self._predictor, self._columns = reader, predictor, columns
+        self.refused: Sequence[Refusal] = ()
 
     def expect(self, span: Span | None) -> None:
         """Nothing is read ahead."""
@@ -172,6 +182,7 @@ class OnlineFeatures:
         moments = microseconds(rows, "rows", plan.event_timestamp)
         request = _request(rows, self._columns)
         matrix = np.empty((rows.num_rows, len(plan.columns)), np.float32)
+        refused = []
         for first in range(0, rows.num_rows, _ENTITIES_A_READ):
             part = slice(first, first + _ENTITIES_A_READ)
             some = rows.slice(first, _ENTITIES_A_READ)
@@ -179,6 +190,11 @@ class OnlineFeatures:
             online = self._reader.read(keys, moments[part].view("datetime64[us]"))
             given = {name: column[part] for name, column in request.items()}
             matrix[part] = self._predictor.matrix(online.columns, given)
+            for refusal in refusals(plan, online.status, online.columns):
+                these = np.zeros(rows.num_rows, bool)
+                these[part] = refusal.rows
+                refused.append(refusal._replace(rows=these))
+        self.refused = refused
         return matrix
 
     def close(self) -> None:
@@ -190,6 +206,7 @@ class InputFeatures:
     """Features that the input has as columns; transforms are computed from them."""
 
     reads_ahead = False
+    refused = ()
 
     def __init__(self, predictor: Predictor, columns: InputColumns) -> None:
         self._plan, self._columns = predictor.plan, columns

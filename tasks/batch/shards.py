@@ -133,9 +133,11 @@ def score_batch(
     """Score the rows that can be scored, and say of the others why not."""
     batch, unfit = batch.split(checks.reasons(batch.rows))
     matrix = source.matrix(batch.rows)
-    infinite = infinite_inputs(matrix, predictor.columns)
-    matrix = matrix if infinite.good is None else matrix[infinite.good]
-    batch, beyond = batch.split(infinite)
+    unusable = infinite_inputs(matrix, predictor.columns)
+    for refusal in source.refused:
+        unusable.add(refusal.rows, refusal.reason)
+    matrix = matrix if unusable.good is None else matrix[unusable.good]
+    batch, beyond = batch.split(unusable)
     predictions = predict_distinct(predictor.predict, matrix)
     unanswered = not_finite(predictions)
     predictions = predictions if unanswered.good is None else predictions[unanswered.good]
