@@ -235,8 +235,8 @@ def test_loading_what_is_served_tries_a_refused_release_again(repository, store)
 
 def test_unloading_waits_for_requests_under_way(repository, store):
     under_way = [repository.served()]
-    threading.Timer(0.1, under_way.clear).start()
     begun = time.perf_counter()
+    threading.Timer(0.1, under_way.clear).start()
     repository.unload("flight_delay")
     assert time.perf_counter() - begun >= 0.09
     with pytest.raises(ModelNotServed):
