@@ -2,10 +2,10 @@
 
 The empty server takes no bytes, gives none and does nothing; ours decodes a row of 20 features,
 lets 200 trees answer, and writes the response, inference log and metrics on. Both run on uvloop in
-a process of their own, asked by the same client: 8 connections, 8 calls under way on each.
+a process of their own, asked by the same client (``_grpc_load.py``): 8 connections, 8 calls under
+way on each.
 """
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -13,7 +13,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import _wrk
+import uvloop
+
+from benchmarks import _grpc_load, _wrk
 from benchmarks.harness import Figures, arguments, redis_server, show
 
 CONNECTIONS, UNDER_WAY = 8, 8
@@ -69,37 +71,14 @@ def cost(server: tuple[int, int], method: str, request: bytes, ending: bytes, ca
     Every response must end with ``ending``, the bytes of the prediction.
     """
     pid, port = server
-    calls -= calls % (CONNECTIONS * UNDER_WAY)
     before = _wrk.cpu_seconds(pid)
-    asyncio.run(_ask(port, method, request, ending, calls))
-    return 1e6 * (_wrk.cpu_seconds(pid) - before) / calls
-
-
-async def _ask(port: int, method: str, request: bytes, ending: bytes, calls: int) -> None:
-    import grpc
-
-    options = [("grpc.use_local_subchannel_pool", 1)]  # else all channels share one connection
-
-    async def one_after_the_other(call: grpc.aio.UnaryUnaryMultiCallable, number: int) -> None:
-        for _ in range(number):
-            response = await call(request)
-            if not response.endswith(ending):
-                raise SystemExit(f"{method} answered {response!r}, which is wrong")
-
-    async with contextlib.AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(
-                grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
-            )
-            for _ in range(CONNECTIONS)
-        ]
-        each = calls // (CONNECTIONS * UNDER_WAY)
-        await asyncio.gather(
-            *(
-                one_after_the_other(channel.unary_unary(method), each)
-                for channel in channels * UNDER_WAY
-            )
+    done = uvloop.run(
+        _grpc_load.call(
+            port, method, request, ending,
+            calls=calls, connections=CONNECTIONS, under_way=UNDER_WAY,
         )
+    )  # fmt: skip
+    return 1e6 * (_wrk.cpu_seconds(pid) - before) / done
 
 
 @contextlib.contextmanager
@@ -138,8 +117,6 @@ async def empty_server(port: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--empty"]:
-        import uvloop
-
         uvloop.run(empty_server(int(sys.argv[2])))
     else:
         main()
