@@ -80,6 +80,7 @@ def create_server(
         metrics.follow(facts.of_results(results))
     tracing = open_tracing(settings)
     plane = DataPlane(settings, results, Recorder(metrics, log, tracing))
+    metrics.follow(facts.of_plane(plane))
     trusted = parse_networks(settings.trusted_proxies)
     watcher = RequestLog(
         metrics.refused,

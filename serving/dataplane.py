@@ -63,6 +63,17 @@ class DataPlane:
         self._large_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-batch")
         self._large = 0
 
+    @property
+    def waiting_requests(self) -> int:
+        """How many queries wait for their batch."""
+        queues = self._queues.values()
+        return sum(len(q.raw.queries) + len(q.keyed.queries) for q in queues) + self._large
+
+    @property
+    def computing_rows(self) -> int:
+        """How many rows threads compute now, large queries left out."""
+        return sum(queue.busy_rows for queue in self._queues.values())
+
     def submit(self, query: Query, done: Done) -> None:
         """Answer ``query`` and tell ``done``, which may be before this returns.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
 from monitoring.inference_log import InferenceLog, Reason
+from serving.dataplane import DataPlane
 from serving.metrics import Metrics
 from serving.repository import ModelRepository
 
@@ -28,6 +29,18 @@ def of_models(repository: ModelRepository) -> Callable[[Metrics], None]:
             revision.put(model.release.revision)
             if (cache := getattr(model.reader, "cache", None)) is not None:
                 _put_cache(metrics, name, cache)
+
+    return put
+
+
+def of_plane(plane: DataPlane) -> Callable[[Metrics], None]:
+    """How much waits and is under way in the data plane."""
+
+    def put(metrics: Metrics) -> None:
+        told = "Requests that wait for their batch."
+        metrics.gauge("inference_waiting_requests", told).put(plane.waiting_requests)
+        told = "Rows that threads compute now."
+        metrics.gauge("inference_computing_rows", told).put(plane.computing_rows)
 
     return put
 

@@ -66,8 +66,6 @@ class ModelMetrics:
         self.cancelled = counters.counter("inference_cancelled_total", told, model=model)
         told = "Requests whose deadline was over before they were computed."
         self.late = counters.counter("inference_late_total", told, model=model)
-        told = "Requests that wait for their batch."
-        self.waiting = counters.gauge("inference_waiting_requests", told, model=model)
 
     def edge(self, edge: str) -> EdgeMetrics:
         """What is counted of answers through ``edge``."""
