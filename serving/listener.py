@@ -99,8 +99,7 @@ class HttpServer(uvicorn.Server):
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:  # noqa: D102
-        if counter % 10 == 0:
-            self._lane.second(self._connections)
+        self._look()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: D102
@@ -123,15 +122,17 @@ class HttpServer(uvicorn.Server):
         """Return when nothing is under way any more, or when it has taken too long."""
         state, loop = self.server_state, asyncio.get_running_loop()
         end = loop.time() + self._drain_seconds
-        second = 1.0
         while (state.connections or state.tasks) and not self.force_exit:
             left = end - loop.time()
             if left <= 0:
                 return
             await asyncio.sleep(min(0.05, left))
-            if self._drain_seconds - left > second:
-                second += 1.0
-                self._lane.second(self._connections)
+            self._look()
+
+    def _look(self) -> None:
+        """Look after dates and deadlines, once a second by the clock: ticks of a busy loop drag."""
+        if self._lane.clock() - self._lane.now >= 1.0:
+            self._lane.second(self._connections)
 
     @property
     def _connections(self) -> list[HttpConnection]:

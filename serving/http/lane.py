@@ -1,6 +1,7 @@
 """What all connections of a process share: where queries go, the routes, the limits, the clock."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,19 +46,22 @@ class Lane:
 
     draining: bool = False
     """Whether every answer is the last of its connection."""
-    now: int = 0
-    """Seconds since the lane began, as of the last look at the connections."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+    now: float = 0.0
+    """What the clock said at the last look at the connections: asking it costs more than that."""
     date: bytes = field(default_factory=date_now)
     ok: bytes = b""
     """How a good response begins."""
 
     def __post_init__(self) -> None:
         """Be ready for the first request."""
+        self.now = self.clock()
         self._say_date()
 
     def second(self, connections: Iterable["Watched"]) -> None:
         """Do what is due once a second: the date, and the deadlines of all connections."""
-        self.now += 1
+        self.now = self.clock()  # a busy loop is late: a second is what the clock says it is
         self._say_date()
         for connection in list(connections):
             connection.look()

@@ -59,7 +59,7 @@ class HttpConnection(FrameworkConnection):
         """The web framework answers."""
         self._lingering = False
         """Refused: what still comes is thrown away."""
-        self._unread: tuple[int, int] | None = None
+        self._unread: tuple[float, int] | None = None
         """Since when, and how many, bytes of answers wait for their reader."""
 
     # What arrives.

@@ -110,7 +110,8 @@ class Served:
     def __init__(self):
         self.plane, self.watcher = Plane(), Watched()
         heads = Heads({"/infer": Echo()}, Echo(), limits=LIMITS)
-        self.lane = Lane(self.plane, heads, LIMITS, self.watcher)
+        self.time = 0.0
+        self.lane = Lane(self.plane, heads, LIMITS, self.watcher, clock=lambda: self.time)
         self.loop, self.state = uvloop.new_event_loop(), ServerState()
         config = uvicorn.Config(framework, log_config=None)
         config.load()
@@ -134,6 +135,7 @@ class Served:
     def seconds(self, count):
         """Let ``count`` seconds pass for the deadlines, at once."""
         for _ in range(count):
+            self.time += 1.0
             self.on_loop(self.lane.second, list(self.state.connections))
 
     def close(self):
