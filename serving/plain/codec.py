@@ -36,14 +36,12 @@ class PlainCodec:
 
     def decode(self, body: bytes, head: Head) -> "Query":
         """Return what ``body`` asks; see ``serving.http.codec.Codec``."""
-        model = self._repository.served()
-        asked = self._form(model).usual.read(body, model) or self.read(body)
-        query = asked.query(self.edge, head)
+        query = self.read(body).query(self.edge, head)
         assert query is not None  # without ``partial``, a row that is refused refuses them all
         return query
 
     def read(self, body: bytes, *, partial: bool = False) -> Asked:
-        """Return what any body asks.
+        """Return what a body asks.
 
         Args:
             body: JSON.
@@ -52,6 +50,12 @@ class PlainCodec:
         Raises:
             RequestRefused: naming what is wrong with it.
         """
+        model = self._repository.served()
+        usual = self._form(model).usual.read(body, model)
+        return usual or self.read_fully(body, partial=partial)
+
+    def read_fully(self, body: bytes, *, partial: bool = False) -> Asked:
+        """The same by the full decoder alone."""
         document = json_body.decode(body)
         return read_request(document, self._repository, max_rows=self._max_rows, partial=partial)
 

@@ -242,7 +242,7 @@ def seen(query):
 @given(bodies())
 def test_the_quick_way_gives_what_the_full_decoder_gives(codec, repository, body):
     def full():
-        return codec.read(body).query("plain", HEAD)
+        return codec.read_fully(body).query("plain", HEAD)
 
     model = repository.served()
     quick = codec._form(model).usual.read(body, model)
