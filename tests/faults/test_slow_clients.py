@@ -41,7 +41,7 @@ def slow_clients(port, each, stack):
     As the server's side sees them: its own address and theirs.
     """
     addresses = []
-    for sent, window in ((SLOW_HEAD, 0), (SLOW_BODY, 0), (request() * 100, 2048)):
+    for sent, window in ((SLOW_HEAD, 0), (SLOW_BODY, 0), (request() * 40, 2048)):
         for _ in range(each):
             client = stack.enter_context(connected(port, window=window))
             client.sendall(sent)
