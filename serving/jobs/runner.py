@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class JobRunner:
 
     def start(self) -> None:
         """Compute jobs from now on."""
-        self._tasks = [asyncio.create_task(work()) for work in (self._run, self._sweep)]
+        self._tasks = [asyncio.create_task(_always(work)) for work in (self._run, self._sweep)]
 
     def wake(self) -> None:
         """Look for a job now: one was submitted."""
@@ -61,17 +62,15 @@ class JobRunner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            if not await self._next():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL_SECONDS):
-                        await self._woken.wait()
+        self._woken.clear()
+        if not await self._next():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._woken.wait()
 
     async def _sweep(self) -> None:
-        while True:
-            await patiently(lambda: self._queue.sweep(self._names()))
-            await asyncio.sleep(_SWEEP_SECONDS)
+        await patiently(lambda: self._queue.sweep(self._names()))
+        await asyncio.sleep(_SWEEP_SECONDS)
 
     async def _next(self, *, before: float = float("inf")) -> bool:
         """Compute the job that comes next; False where none waits."""
@@ -157,3 +156,13 @@ class JobRunner:
 
     def _names(self) -> list[str]:
         return list(self._models.endpoints)
+
+
+async def _always(work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work`` again and again; a fault of ours is told, and ends nothing."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _logger.exception("jobs: a fault; trying again in %g s", _PAUSES[-1])
+            await asyncio.sleep(_PAUSES[-1])

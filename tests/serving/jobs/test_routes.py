@@ -304,6 +304,26 @@ def test_a_stopped_server_puts_its_job_back_and_the_next_goes_on(talk, instance)
     assert seconds < 5  # a job of a dead process would wait 10 s for its lease to end
 
 
+def test_a_fault_of_ours_does_not_end_the_computing_of_jobs(talk, instance, monkeypatch, caplog):
+    monkeypatch.setattr("serving.jobs.runner._PAUSES", (0.01, 0.01))
+
+    async def conversation(client, server):
+        claim, faults = server.jobs.queue.claim, [KeyError("a fault")]
+
+        def faulty(*given, **options):
+            if faults:
+                raise faults.pop()
+            return claim(*given, **options)
+
+        monkeypatch.setattr(server.jobs.queue, "claim", faulty)
+        await server.start()
+        accepted = await client.post(URL, json={"instances": [instance()]})
+        return await ended(client, accepted.headers["Location"])
+
+    assert talk(conversation, start=False)["state"] == "done"
+    assert "jobs: a fault" in caplog.text
+
+
 def test_the_same_key_is_the_same_job(talk, instance):
     async def conversation(client, server):
         headers = {"Idempotency-Key": "monthly-2013-08"}
