@@ -125,10 +125,14 @@ class Endpoint:
             # One that is loading is not waited for: it ends with the process.
             self._watcher.join(timeout=1.0)
 
-    def look(self) -> bool:
-        """Follow the release once; True if another model answers now."""
+    def look(self, *, asked: bool = False) -> bool:
+        """Follow the release once; True if another model answers now.
+
+        Args:
+            asked: whether a model that left memory is to come back.
+        """
         with self._turn:
-            return self._look()
+            return self._look(asked=asked)
 
     def look_again(self) -> bool:
         """As ``look``, and try once more what was refused before."""
@@ -137,17 +141,17 @@ class Endpoint:
                 self._seen, self.refused = 0, None
             self._again = True
             try:
-                return self._look()
+                return self._look(asked=True)
             finally:
                 self._again = False
 
-    def _look(self) -> bool:
+    def _look(self, *, asked: bool) -> bool:
         before = self.current
         try:
-            if self.evicted:
-                self._begin()
-            else:
+            if not self.evicted:
                 self._follow()
+            elif asked:
+                self._begin()
         except _REFUSED as error:
             # Refused for good: a bundle never changes, so wait until the release moves on.
             self.refused, self.evicted = self._tell(self.refused, error), False
@@ -181,11 +185,11 @@ class Endpoint:
         pause = self._poll_seconds
         while not self._closing.is_set():
             # Nobody waits for an evicted model until somebody asks for it.
-            self._asked.wait(None if self.evicted else pause)
+            asked = self._asked.wait(None if self.evicted else pause)
             if self._closing.is_set():
                 return
             self._asked.clear()
-            self.look()
+            self.look(asked=asked)
             # A store that is away is asked less and less often: each try may load a whole model.
             longest = max(_LONGEST_PAUSE_SECONDS, self._poll_seconds)
             pause = min(2 * pause, longest) if self.unreachable else self._poll_seconds

@@ -275,6 +275,14 @@ def test_a_model_that_left_comes_back_when_it_is_asked_for(budget):
     assert budget.served("b").release.endpoint == "b"
 
 
+def test_a_model_that_left_stays_away_until_it_is_asked_for(budget, store):
+    budget.endpoints["a"].evict()
+    store.release(store.bundle(seed=9), "a")
+    assert not budget.look()
+    time.sleep(0.1)
+    assert loaded(budget) == set()
+
+
 def test_use_decides_who_leaves(store, loader, monkeypatch):
     monkeypatch.setattr("serving.loading.size_bytes", lambda *_: 1_000)
     for seed, name in enumerate("abcd"):
