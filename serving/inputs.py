@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurestore.online.reader import OnlineRows
+from headrace.errors import HeadraceError
 from serving.errors import FieldsRefused, PlaneFailed, Problem
 from serving.query import Answer, Computed, Outcome, Query
 from serving.schema import Rows
@@ -106,6 +107,26 @@ def split(keyed: KeyedRows) -> list[KeyedRows]:
     return [KeyedRows([q], [count], _cut(keyed.rows, end - count, end)) for q, count, end in spans]
 
 
+def single_rows(keyed: KeyedRows) -> list[KeyedRows]:
+    """Each row of one query by itself."""
+    rows = range(keyed.counts[0])
+    return [KeyedRows(keyed.queries, [1], _cut(keyed.rows, row, row + 1)) for row in rows]
+
+
+def without(keyed: KeyedRows, bad: Mapping[int, HeadraceError]) -> KeyedRows | None:
+    """The rows of one partial query that are left when those at ``bad`` are set aside."""
+    (query,), count = keyed.queries, keyed.counts[0]
+    places = np.arange(query.rows) if query.places is None else query.places
+    row_of = {place: row for row, place in enumerate(places.tolist()) if place >= 0}
+    good = [place for place in range(count) if place not in bad]
+    query.problems = {**(query.problems or {}), **{row_of[p]: bad[p] for p in bad}}
+    query.places = np.full(query.rows, -1)
+    query.places[[row_of[place] for place in good]] = np.arange(len(good))
+    if not good:
+        return None
+    return KeyedRows([query], [len(good)], _joined([_cut(keyed.rows, p, p + 1) for p in good]))
+
+
 def _all_fit(queries: Sequence[Query], columns: int) -> bool:
     """Whether all are lists of the right length: the usual case, at once."""
     lists = [query.features for query in queries]
@@ -186,9 +207,14 @@ def _own_rows(model: "ServedModel", query: Query, tell: Tell) -> Rows | None:
             query.places[number] = len(parts) - 1
     if parts:
         return _joined(parts)
-    nothing = Computed(np.empty((0, len(model.predictor.columns)), np.float32), _NO_ANSWERS, {}, {})
-    tell(query, Answer(query, nothing, 0, 0))
+    tell(query, no_rows(query))
     return None
+
+
+def no_rows(query: Query) -> Answer:
+    """The answer to a partial query that has no good row."""
+    columns = len(query.model.predictor.columns)
+    return Answer(query, Computed(np.empty((0, columns), np.float32), _NO_ANSWERS, {}, {}), 0, 0)
 
 
 def _numbered(error: FieldsRefused, row: int) -> FieldsRefused:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.errors import StoredValueBroken
 from featurestore.freshness import ReadStatus
 from headrace.errors import StorageFailed
 from serving.dataplane import DataPlane
@@ -160,6 +161,38 @@ def test_an_edge_that_decodes_too_few_values_cannot_shift_its_neighbours(model, 
     short = query(asked, 1, features=[1.0, 2.0])
     wrong, right = ask(short, raw_query(asked, [100]))
     assert (type(wrong), right.values) == (PlaneFailed, pytest.approx([0.01]))
+
+
+def refuse_tail_number(asked, refused):
+    """Let the store hold a damaged value for one plane."""
+    read = asked.reader.read
+
+    def picky(keys, at):
+        if refused in keys["tailnum"]:
+            raise StoredValueBroken("seats of N0", "DOUBLE", b"?")
+        return read(keys, at)
+
+    asked.reader.read = picky
+
+
+def test_a_value_that_cannot_be_read_costs_its_request_alone(model, ask):
+    asked = model()
+    refuse_tail_number(asked, "N0")
+    bad = keyed_query(asked, [100])
+    bad.instances[0]["tailnum"] = "N0"
+    outcomes = ask(keyed_query(asked, [100]), bad, keyed_query(asked, [300]))
+    assert [type(outcome) for outcome in outcomes] == [Answer, OnlineStoreFailing, Answer]
+    assert outcomes[2].values == pytest.approx([0.03])
+
+
+def test_a_value_that_cannot_be_read_costs_a_partial_request_its_row(model, ask):
+    asked = model()
+    refuse_tail_number(asked, "N0")
+    part = keyed_query(asked, [-1, 200, 300, 400], partial=True)
+    part.instances[2]["tailnum"] = "N0"
+    (answer,) = ask(part)
+    assert answer.values == [None, pytest.approx(0.02), None, pytest.approx(0.04)]
+    assert [type(answer.problems[row]) for row in (0, 2)] == [FieldsRefused, OnlineStoreFailing]
 
 
 def test_a_failing_store_fails_keys_and_not_raw_features(model, ask):
