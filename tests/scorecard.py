@@ -36,6 +36,7 @@ ROWS = {
     "R11": "model load containment",
     "R12": "hot swap",
     "R13": "drain and rolling restart",
+    "R15": "Redis lost under load",
     "R19": "memory",
     "R20": "full disk",
     "R21": "poisoned input",
