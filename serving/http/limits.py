@@ -23,7 +23,7 @@ class Limits:
     keep_alive_seconds: float
     write_seconds: float
     connections: int
-    linger_seconds: float = 2.0
+    linger_seconds: float = 1.0
     """How long a client that was refused may go on sending before it is cut off."""
 
     def is_slow_body(self, seconds: float, received: int) -> bool:
