@@ -5,6 +5,8 @@ descriptors.py  from that text to message classes
 tensors.py      a request's tensors to those of ``serving.v2``, an answer's to a response
 calls.py        the service's methods
 health.py       the standard health service of gRPC
+gathering.py    calls that arrive one after the other, together
+fast.py         the usual request
 statuses.py     from an error to a status code
 server.py       the server: its port, its limits, its end
 

@@ -11,6 +11,7 @@ from headrace.errors import HeadraceError
 from serving.errors import BodyRefused, ModelControlOff, ModelNotServed
 from serving.grpc.descriptors import parser
 from serving.grpc.fast import RAW, read_usual
+from serving.grpc.gathering import Gathering
 from serving.grpc.schema import SERVICE
 from serving.grpc.statuses import status_code, trailers
 from serving.grpc.tensors import MESSAGES, read_request, write_response
@@ -47,6 +48,7 @@ class Calls:
         """Answer by ``plane``; where ``is_draining``, say that the server is not ready."""
         self._plane, self._repository, self._settings = plane, repository, settings
         self._is_draining = is_draining
+        self._gathering = Gathering()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the service, for a server to register."""
@@ -122,6 +124,7 @@ class Calls:
             query = await asyncio.to_thread(self._read, message, context, received, deadline)
         else:
             query = self._read(message, context, received, deadline)
+        await self._gathering.join()
         return await self._plane.infer(query)
 
     def _read(
