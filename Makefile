@@ -8,8 +8,7 @@ SCORECARD := build/scorecard
 CODE := headrace featurestore monitoring registry serving tasks flows models
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast soak check fmt lock up status down bench \
-	bench-serving-peers clean
+.PHONY: help install demo test test-fast soak check fmt lock up status down bench bench-serving-peers clean
 
 help:  ## list every target
 	@echo "Headrace: from data to served models, in plain Python."

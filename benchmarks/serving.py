@@ -212,10 +212,12 @@ def rows_over_bare_model(world: World, python: str) -> float:
 
 
 def install_megabytes(folder: Path) -> float:
-    """What ``pip install headrace[serving]`` takes on disk, without pip itself."""
+    """What the server takes on disk, installed as docs/serving.md says, without pip itself."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet"]
-    subprocess.run([*pip, ".[serving]"], check=True)
+    locked = ["--no-deps", "--require-hashes", "--requirement", "requirements-serving.lock"]
+    subprocess.run([*pip, *locked], check=True)
+    subprocess.run([*pip, "--no-deps", "."], check=True)
     done = subprocess.run(["du", "-sm", folder / "lib"], capture_output=True, text=True, check=True)
     shutil.rmtree(folder)
     return float(done.stdout.split()[0])
