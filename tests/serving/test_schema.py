@@ -153,3 +153,13 @@ def test_problems_are_listed_up_to_a_limit():
     with pytest.raises(FieldsRefused) as refused:
         SCHEMA.rows([GOOD | {"seats": 0, "weight": "heavy"}] * 1000)
     assert len(refused.value.problems) == MOST_PROBLEMS
+
+
+@pytest.mark.parametrize("huge", [2**70, -(2**70) * 10**30, 10**400])
+def test_a_huge_integer_beside_a_fraction_is_told_as_too_large_or_taken(huge):
+    rows = [GOOD | {"weight": 1.5}, GOOD | {"weight": huge}]
+    if is_good("weight", huge):
+        assert SCHEMA.rows(rows).request["weight"].tolist() == [1.5, float(huge)]
+    else:
+        with pytest.raises(FieldsRefused, match=r"row 1: weight = .* does not fit a 32-bit float"):
+            SCHEMA.rows(rows)
