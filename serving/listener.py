@@ -41,9 +41,10 @@ def listen(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         raise PortTaken(host, port, error.strerror or str(error)) from error
     # What a client leaves unread in the kernel's buffer is out of this process's sight: the kernel
-    # looks after it. Accepted connections inherit it; milliseconds. Not every system has it.
+    # looks after it, whenever it probes: ever more rarely, so up to half as late again. Accepted
+    # connections inherit the option; milliseconds. Not every system has it.
     if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
-        listening.setsockopt(socket.IPPROTO_TCP, option, int(settings.write_seconds * 1000))
+        listening.setsockopt(socket.IPPROTO_TCP, option, int(settings.write_seconds * 1000 * 2 / 3))
     return listening
 
 
