@@ -19,19 +19,9 @@ from typing import TYPE_CHECKING
 from headrace.errors import HeadraceError
 from serving import query as queries
 from serving.batching import ModelQueue
-from serving.errors import DeadlineExceeded, OnlineStoreFailing, Overloaded
-from serving.features import inputs_of, read_features_soon
-from serving.inputs import (
-    Inputs,
-    KeyedRows,
-    keyed_inputs,
-    keyed_rows,
-    no_rows,
-    raw_inputs,
-    single_rows,
-    split,
-    without,
-)
+from serving.errors import DeadlineExceeded, Overloaded
+from serving.features import inputs_of, read_inputs
+from serving.inputs import Inputs, keyed_rows, raw_inputs
 from serving.large import LARGE_ROWS, MOST_LARGE, Large, run_large
 from serving.outputs import Run, answers, fail, run, tell
 from serving.query import Computed, Done, Outcome, Query
@@ -223,7 +213,7 @@ class DataPlane:
                 found, keyed = await self._results.keyed(model, keyed)
                 self._hand_out_found(found)
             if keyed:
-                read = await self._read(model, keyed)
+                read = await read_inputs(model, keyed)
                 # Not `ready += await ...`: that would add to the list as it was before waiting,
                 # which a thread may be computing by then.
                 queue.ready += read
@@ -232,39 +222,6 @@ class DataPlane:
         finally:
             queue.reads -= 1
         self._turn(queue)
-
-    async def _read(self, model: ServedModel, keyed: KeyedRows) -> list[Inputs]:
-        begun = time.perf_counter()
-        try:
-            read = await read_features_soon(model, keyed.rows)
-            ended = time.perf_counter()
-            inputs = keyed_inputs(model, keyed, read)
-            inputs.read = begun, ended
-            return [inputs]
-        except OnlineStoreFailing as error:
-            if not error.of_rows:
-                raise
-            if len(keyed.queries) == 1:
-                if keyed.queries[0].partial:
-                    return await self._read_good_rows(model, keyed)
-                tell(keyed.queries[0], error)
-                return []
-        return [inputs for alone in split(keyed) for inputs in await self._read(model, alone)]
-
-    async def _read_good_rows(self, model: ServedModel, keyed: KeyedRows) -> list[Inputs]:
-        """Read the rows of one partial query, and set aside those that cannot be read."""
-        bad: dict[int, HeadraceError] = {}
-        for place, row in enumerate(single_rows(keyed)):
-            try:
-                await read_features_soon(model, row.rows)
-            except OnlineStoreFailing as error:
-                if not error.of_rows:
-                    raise
-                bad[place] = error
-        if good := without(keyed, bad):
-            return [keyed_inputs(model, good, await read_features_soon(model, good.rows))]
-        tell(keyed.queries[0], no_rows(keyed.queries[0]))
-        return []
 
     def _compute(self, queue: ModelQueue) -> None:
         """Let the model answer what is ready, on the loop where that is quick, else on a thread."""

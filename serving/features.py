@@ -1,5 +1,6 @@
 """Reading features for a batch, on the event loop or on a thread."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,18 @@ from featurestore.missing import first_refusal, refusals
 from featurestore.online.reader import OnlineRows
 from headrace.errors import HeadraceError
 from serving.errors import FeatureRequired, FieldsRefused, OnlineStoreFailing, Problem
-from serving.inputs import Inputs, keyed_inputs, keyed_rows, raw_inputs
+from serving.inputs import (
+    Inputs,
+    KeyedRows,
+    keyed_inputs,
+    keyed_rows,
+    no_rows,
+    raw_inputs,
+    single_rows,
+    split,
+    without,
+)
+from serving.outputs import tell
 from serving.query import Outcome, Query
 from serving.schema import Rows
 from serving.served import ServedModel
@@ -41,6 +53,46 @@ async def inputs_of(query: Query) -> Inputs:
     if inputs is None:
         raise refused[0] if refused else FieldsRefused(_problems(query))
     return inputs
+
+
+async def read_inputs(model: ServedModel, keyed: KeyedRows) -> list[Inputs]:
+    """Read a batch's features; queries whose rows cannot be read are told so, and left out.
+
+    Raises:
+        OnlineStoreFailing: if the store itself fails.
+    """
+    begun = time.perf_counter()
+    try:
+        read = await read_features_soon(model, keyed.rows)
+        ended = time.perf_counter()
+        inputs = keyed_inputs(model, keyed, read)
+        inputs.read = begun, ended
+        return [inputs]
+    except OnlineStoreFailing as error:
+        if not error.of_rows:
+            raise
+        if len(keyed.queries) == 1:
+            if keyed.queries[0].partial:
+                return await _read_good_rows(model, keyed)
+            tell(keyed.queries[0], error)
+            return []
+    return [inputs for alone in split(keyed) for inputs in await read_inputs(model, alone)]
+
+
+async def _read_good_rows(model: ServedModel, keyed: KeyedRows) -> list[Inputs]:
+    """Read the rows of one partial query, and set aside those that cannot be read."""
+    bad: dict[int, HeadraceError] = {}
+    for place, row in enumerate(single_rows(keyed)):
+        try:
+            await read_features_soon(model, row.rows)
+        except OnlineStoreFailing as error:
+            if not error.of_rows:
+                raise
+            bad[place] = error
+    if good := without(keyed, bad):
+        return [keyed_inputs(model, good, await read_features_soon(model, good.rows))]
+    tell(keyed.queries[0], no_rows(keyed.queries[0]))
+    return []
 
 
 async def read_features_soon(model: ServedModel, rows: Rows) -> OnlineRows:
