@@ -17,7 +17,9 @@ from tests.faults.load import Load, Process, request, serving
 from tests.faults.models import ROW, Models, train
 
 LEAKING = Path(__file__).parent / "naive" / "leaking_server.py"
-SETTINGS = {"poll_seconds": 0.05, "max_wait_seconds": 30}  # overload is another row's
+SETTINGS = {"poll_seconds": 0.05, "max_wait_seconds": 30, "log_flush_seconds": 0.2}
+"""Overload is another row's. The log is written at once, because the first file of a process takes
+17 MB for Arrow's writer, which belongs to the warm-up."""
 LATE_THREADS = 6
 """Threads of pools that are made when they are first needed, which may be after the warm-up: four
 that compute batches, and some that wait for files. A leak would be one for each swap or request."""
