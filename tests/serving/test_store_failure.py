@@ -4,7 +4,9 @@ import re
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -12,7 +14,10 @@ from featurestore.online.reader import ReaderOptions, open_online_reader
 from featurestore.stores import resp
 from featurestore.stores.open_store import open_store
 from featurestore.stores.stored import StoredView, stored_view
+from headrace.missing import MissingRule
 from headrace.settings import Settings
+from serving.errors import FeatureRequired, http_status
+from serving.features import read_features
 
 WRITTEN = datetime(2013, 8, 1, 11, 30, tzinfo=UTC)
 ROWS = {
@@ -71,7 +76,7 @@ def test_a_degraded_answer_says_so_and_is_counted(client, instance, hang):
         assert seconds < 0.3
     assert client.get("/health").json()["online_store"]["status"] == "failing"
     text = client.get("/metrics").text
-    assert 'inference_degraded_total{edge="plain",model="flight_delay"} 5.0' in text
+    assert 'inference_degraded_total{model="flight_delay",edge="plain"} 5.0' in text
     assert (
         'view="planes",status="unavailable"' in text or 'status="unavailable",view="planes"' in text
     )
@@ -102,3 +107,18 @@ def test_the_cache_counts_its_hits(client, instance, hang):
     text = client.get("/metrics").text
     assert 'feature_cache_hits_total{model="flight_delay"} 6.0' in text
     assert 'feature_cache_misses_total{model="flight_delay"} 2.0' in text
+
+
+def test_a_row_without_a_feature_that_its_model_must_have_is_refused_by_name(places, plan):
+    rule = MissingRule(view="weather")
+    required = plan.model_copy(update={"missing": (rule,)})
+    with closing(open_online_reader(places, required)) as reader:
+        model = SimpleNamespace(predictor=SimpleNamespace(plan=required), reader=reader)
+        at = np.full(2, np.datetime64("2013-08-01T12:00", "us"))
+        both = {"origin": ["JFK", "EWR"], "tailnum": ["N123AA", None]}
+        with pytest.raises(FeatureRequired) as refused:
+            read_features(model, both, at)
+        assert "weather has no value (never_seen) for origin 'EWR'" in str(refused.value)
+        assert (refused.value.of_rows, http_status(refused.value)) == (True, 422)
+        one = {"origin": ["JFK"], "tailnum": [None]}
+        assert read_features(model, one, at[:1]).columns["weather__temperature"].tolist() == [71.5]
