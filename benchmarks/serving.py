@@ -38,6 +38,7 @@ from benchmarks._serving_world import (
 )
 from benchmarks._wrk import Load, Questions
 from benchmarks.harness import Figures, redis_server, show
+from benchmarks.serving_grpc import grpc_over_empty_unary
 from benchmarks.serving_peers.__main__ import python_of
 
 ENTITIES, QUICK_ENTITIES = 100_000, 10_000
@@ -161,6 +162,7 @@ def around(world: World, python: str, *, quick: bool) -> Figures:
     """Large requests, gRPC, the start, and what the server takes on disk and in memory."""
     figures: Figures = {}
     figures["rows_over_bare_model"] = rows_over_bare_model(world, python)
+    figures["grpc_over_empty_unary"] = grpc_over_empty_unary(calls=4_000 if quick else 20_000)
     starts = [start(world, python) for _ in range(2 if quick else 5)]
     figures["first_answer_seconds"] = min(seconds for seconds, _ in starts)
     figures["rss_mb"] = max(megabytes for _, megabytes in starts)
