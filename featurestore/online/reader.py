@@ -192,6 +192,7 @@ class OnlineReader:
             None if rows belong to another layout than others, or than the one known.
         """
         layout, parts, asked_at = self._layout, None, time.monotonic()
+        is_sure = True
         wanted = []
         for position, some in enumerate(entities):
             kept = None
@@ -201,10 +202,15 @@ class OnlineReader:
         if layout is None or any(group.tokens for group in wanted):
             before = layout
             layout, parts = yield from self._asked(wanted, layout)
+            # Rows that were asked for before the records may be missing only because their view was
+            # still being written: where one is not as rows mostly are, all are asked for again.
+            is_sure = layout is before or layout.is_loading or last_try
             is_other = before is not None and before.identity != layout.identity
             if is_other and any(group.kept is not None for group in wanted):
                 return None
-        answers = yield from self._answers(layout, wanted, parts, last_try=last_try)
+        answers = yield from self._answers(
+            layout, wanted, parts, is_sure=is_sure, last_try=last_try
+        )
         if answers is None:
             return None
         rows = []
@@ -224,6 +230,7 @@ class OnlineReader:
         wanted: Sequence[Wanted],
         parts: Sequence[Sequence[Reply]] | None,
         *,
+        is_sure: bool,
         last_try: bool,
     ) -> Steps[list[EntityRows] | None]:
         """By group the rows of the entities that were asked for; None as ``_rows_of``."""
@@ -231,6 +238,8 @@ class OnlineReader:
             plain = plain_rows(layout, parts, self._source)
             if plain is not None:
                 return [EntityRows(rows, [()] * len(rows)) for rows in plain]
+        if parts is not None and not is_sure:
+            return None
         answers = []
         for position, (group, decoder) in enumerate(zip(wanted, self._decoders, strict=True)):
             laid = layout.groups[position]
