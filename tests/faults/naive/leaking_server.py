@@ -15,4 +15,5 @@ def _leaking(self, answer):
 
 
 V2Codec.encode = _leaking
-raise SystemExit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
