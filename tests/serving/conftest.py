@@ -31,6 +31,8 @@ from serving.predictor import golden_table
 from serving.repository import ModelRepository
 from serving.settings import ServerSettings
 
+# Whole programs, each run in a process of its own.
+collect_ignore_glob = ["clients/*.py"]
 ENDPOINT = "flight_delay"
 
 
