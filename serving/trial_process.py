@@ -23,6 +23,7 @@ from typing import Literal, NoReturn
 
 from headrace import storage
 from headrace.errors import BundleRefused, HeadraceError
+from serving.errors import RuntimeFailed
 from serving.predictor import Predictor, load_predictor
 from serving.runtimes.device import DeviceChoice
 from serving.runtimes.forest import library
@@ -172,10 +173,17 @@ def _data_bytes() -> int:
 
 
 def settle(predictor: Predictor, seconds: float) -> None:
-    """Wait until it is clear which code computes: the forest kernel gets ready on a thread."""
+    """Wait until it is clear which code computes: the forest kernel gets ready on a thread.
+
+    Raises:
+        BundleRefused: if the model turns out to be broken meanwhile.
+    """
     wait: Callable[[float], object] | None = getattr(predictor.runtime, "wait_for_kernel", None)
     if wait and seconds:
-        wait(seconds)
+        try:
+            wait(seconds)
+        except RuntimeFailed as error:
+            raise BundleRefused(predictor.digest, str(error)) from error
 
 
 def size_bytes(predictor: Predictor, before: int) -> int:

@@ -19,7 +19,7 @@ from serving.runtimes.booster import Booster
 from serving.runtimes.device import Device, DeviceChoice
 from serving.runtimes.forest.forest import Forest
 from serving.runtimes.forest.library import KernelMissing, load_kernel
-from serving.runtimes.forest.model import NotCovered, read_model
+from serving.runtimes.forest.model import NotCovered, TreesBroken, read_model
 from serving.runtimes.forest.proof import ProofFailed, pays_from, prove
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class XGBoostRuntime:
         self.scale: Scale = self._booster.scale
         self._fast: tuple[Forest, int] | None = None  # and the rows from which it is faster
         self._settled = threading.Event()
+        self._broken: str | None = None
         self._threads = threads or os.cpu_count() or 1
         if kernel and self.device == "cpu":
             threading.Thread(
@@ -121,8 +122,14 @@ class XGBoostRuntime:
         return self._booster.contributions(matrix)
 
     def wait_for_kernel(self, seconds: float | None = None) -> bool:
-        """Wait until it is settled who answers; return whether the kernel does."""
+        """Wait until it is settled who answers; return whether the kernel does.
+
+        Raises:
+            RuntimeFailed: if the model's trees turned out to contradict themselves.
+        """
         self._settled.wait(seconds)
+        if self._broken:
+            raise RuntimeFailed("use the model", self._broken)
         return self._fast is not None
 
     def close(self) -> None:
@@ -147,11 +154,17 @@ class XGBoostRuntime:
     def _make_fast(self, model: Data) -> None:
         """Let the kernel answer once it is compiled, covers the model, and has proven itself."""
         try:
-            forest = Forest(read_model(model), load_kernel(), threads=self._threads)
+            trees = read_model(model)
+            if trees.columns != self.columns:
+                raise TreesBroken(f"it says {trees.columns} columns, and XGBoost {self.columns}")
+            forest = Forest(trees, load_kernel(), threads=self._threads)
             if forest.outputs > 1:
                 raise NotCovered(f"it has {forest.outputs} outputs a row")
             prove(forest, self._booster.predict)
             self._fast = forest, pays_from(forest, self._booster.predict)
+        except TreesBroken as error:
+            self._broken = str(error)
+            _log.error("this model may end the process that asks it: %s", error)
         except (NotCovered, KernelMissing) as reason:
             _log.info("XGBoost's own predictor answers: %s", reason)
         except ProofFailed as error:

@@ -45,6 +45,10 @@ class NotCovered(ServingError):
     """The kernel cannot answer for this model; XGBoost's own predictor can."""
 
 
+class TreesBroken(NotCovered):
+    """The trees contradict themselves: whoever walks them may leave the memory that is theirs."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """One tree; every array has an entry for each node, the root first."""
@@ -84,11 +88,14 @@ def read_model(model: Data) -> ForestModel:
     """Read a model in XGBoost's UBJSON or JSON.
 
     Raises:
+        TreesBroken: if a tree leads to nodes, columns or outputs that are not there.
         NotCovered: for what the kernel has no form of, or cannot read.
     """
     try:
-        return _read(model)
-    except (KeyError, ValueError, NotUbjson) as error:
+        forest = _read(model)
+        _check(forest)
+        return forest
+    except (LookupError, ValueError, TypeError, OverflowError, NotUbjson) as error:
         raise NotCovered(f"it is not written as XGBoost 3 writes: {error!r}") from error
 
 
@@ -112,9 +119,14 @@ def _read(model: Data) -> ForestModel:
     outputs = max(1, int(parameters["num_class"]))
     if int(parameters.get("num_target", "1")) > 1:
         raise NotCovered(f"it has {parameters['num_target']} targets")
-    base = _margin(_base_scores(parameters["base_score"], outputs), TRANSFORMS[objective])
+    scores = _base_scores(parameters["base_score"], outputs)
+    if len(scores) != outputs:
+        raise TreesBroken(f"it has {len(scores)} base scores for {outputs} outputs")
+    base = _margin(scores, TRANSFORMS[objective])
     trees = tuple(_tree(tree) for tree in model_of["trees"])
     if weights is not None:
+        if not len(weights) == len(groups) == len(trees):
+            raise TreesBroken(f"it has {len(trees)} trees and {len(weights)} weights")
         trees = tuple(map(_weighted, trees, weights, base[groups]))
     return ForestModel(
         trees=trees,
@@ -125,6 +137,41 @@ def _read(model: Data) -> ForestModel:
     )
 
 
+def _check(forest: ForestModel) -> None:
+    """Raise ``TreesBroken`` unless every number in the trees leads to what is there.
+
+    XGBoost's own loader looks at little of this, and neither predictor at any while it walks.
+    """
+    groups, outputs = forest.groups, len(forest.base)
+    if len(groups) != len(forest.trees) or ((groups < 0) | (groups >= outputs)).any():
+        raise TreesBroken(f"its trees do not each add to one of {outputs} outputs")
+    for number, tree in enumerate(forest.trees):
+        if wrong := _wrong(tree, forest.columns):
+            raise TreesBroken(f"tree {number} {wrong}")
+
+
+def _wrong(tree: Tree, columns: int) -> str | None:
+    nodes = len(tree.left)
+    arrays = (tree.right, tree.feature, tree.threshold, tree.default_left)
+    if not nodes or any(len(array) != nodes for array in arrays):
+        return "does not say the same of each node"
+    inner = np.flatnonzero(tree.left >= 0)
+    children = np.concatenate([tree.left[inner], tree.right[inner]])
+    if ((children < 1) | (children >= nodes)).any():
+        return "has a child that is not there"
+    if len(np.unique(children)) < len(children):  # each one parent: then no walk goes in a circle
+        return "has a node that two nodes lead to"
+    looked_at = tree.feature[inner]
+    if ((looked_at < 0) | (looked_at >= columns)).any():
+        return f"looks at a column that is none of the {columns}"
+    if any(
+        not 0 <= node < nodes or min(members, default=0) < 0
+        for node, members in tree.categories.items()
+    ):
+        return "has a category below 0, or categories of a node that is not there"
+    return "compares with NaN" if np.isnan(tree.threshold[inner]).any() else None
+
+
 def _tree(tree: Mapping[str, Any]) -> Tree:
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
         raise NotCovered("its leaves have several values")
@@ -133,6 +180,7 @@ def _tree(tree: Mapping[str, Any]) -> Tree:
         # XGBoost never writes such a tree, and would not look at where its right children are.
         raise NotCovered("a right child does not come next to the left one")
     sets = np.asarray(tree["categories"], np.int64)
+    _check_segments(tree, len(sets))
     ranges = zip(
         tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
     )
@@ -147,6 +195,13 @@ def _tree(tree: Mapping[str, Any]) -> Tree:
             for node, begin, size in ranges
         },
     )
+
+
+def _check_segments(tree: Mapping[str, Any], categories: int) -> None:
+    begin = np.asarray(tree["categories_segments"], np.int64)
+    size = np.asarray(tree["categories_sizes"], np.int64)
+    if len(begin) != len(size) or ((begin < 0) | (size < 0) | (begin + size > categories)).any():
+        raise TreesBroken("a set of categories is not among those that its tree lists")
 
 
 def _base_scores(written: str, outputs: int) -> np.ndarray:
