@@ -80,7 +80,7 @@ def test_a_degraded_answer_says_so_and_is_counted(client, instance, hang):
     assert (
         'view="planes",status="unavailable"' in text or 'status="unavailable",view="planes"' in text
     )
-    time.sleep(0.8)
+    time.sleep(1.1)  # health asks the store once a second
     response, _ = asked(client, instance)
     assert response.json()["predictions"] == whole.json()["predictions"]
     assert client.get("/health").json()["online_store"] == {"status": "ok", "reason": None}
@@ -106,7 +106,8 @@ def test_the_cache_counts_its_hits(client, instance, hang):
     assert asked(client, instance)[0].json()["degraded"] is False
     text = client.get("/metrics").text
     assert 'feature_cache_hits_total{model="flight_delay"} 6.0' in text
-    assert 'feature_cache_misses_total{model="flight_delay"} 2.0' in text
+    # Asked twice: behind a new connection the views are learned anew, and rows read before count not.
+    assert 'feature_cache_misses_total{model="flight_delay"} 4.0' in text
 
 
 def test_a_row_without_a_feature_that_its_model_must_have_is_refused_by_name(places, plan):
