@@ -75,7 +75,7 @@ def test_a_type_that_is_known_wins_over_the_sample(tmp_path):
 
 def test_packed_text_and_bytes_that_are_no_utf8(tmp_path):
     data = "id,place\n1,Málaga\n2,x\n".encode() + b"3,M\xe1laga\n" + b"4,y\n"
-    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + data))
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + data, mtime=0))
     table = whole(open_dataset(str(tmp_path / "x.csv.gz")))
     assert table["id"].to_pylist() == [1, 2, None, 4]
     assert bad(table) == {2: "it is not UTF-8"}
@@ -117,7 +117,7 @@ def test_types_are_those_of_all_files_together(tmp_path):
 
 
 def test_a_file_beyond_the_limit_is_told_to_become_parquet(tmp_path):
-    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"id\n" + b"1\n" * 100_000))
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"id\n" + b"1\n" * 100_000, mtime=0))
     with pytest.raises(InputTooLarge, match="Write it as Parquet"):
         open_dataset(str(tmp_path / "x.csv.gz"), text_limit_bytes=10_000)
 
@@ -127,7 +127,7 @@ def test_a_file_beyond_the_limit_is_told_to_become_parquet(tmp_path):
     [
         ("x.csv", b"", "no header line"),
         ("x.csv", b"id,id\n1,2\n", "a name twice"),
-        ("x.csv.gz", gzip.compress(b"id\n" + b"1\n" * 9999)[:-20], "no whole gzip file"),
+        ("x.csv.gz", gzip.compress(b"id\n" + b"1\n" * 9999, mtime=0)[:-20], "no whole gzip file"),
         ("x.csv.gz", b"id\n1\n", "no whole gzip file"),
         ("x.csv", b"id\n" + b"x" * (5 << 20), "a line has more than 4 MB"),
     ],
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_read_as_a_whole_is_named(tmp_path, name, data, re
         open_dataset(str(tmp_path / name))
     assert broken.value.uri == str(tmp_path / name)
     (tmp_path / f"good{name}").write_bytes(
-        gzip.compress(b"id\n1\n") if name.endswith("gz") else b"id\n1\n"
+        gzip.compress(b"id\n1\n", mtime=0) if name.endswith("gz") else b"id\n1\n"
     )
     skipping = open_dataset(str(tmp_path), bad_files="skip")
     assert (skipping.rows, len(skipping.quarantined)) == (1, 1)
