@@ -44,6 +44,10 @@ def peers(entities: int) -> list[Peer]:
             "constant_uvicorn", "ours",
             lambda _, python, port: [python, PROGRAMS / "constant_uvicorn.py", port], _constant,
         ),
+        Peer(
+            "constant_limit", "ours",
+            lambda _, python, port: [python, PROGRAMS / "constant_lane.py", port], _constant,
+        ),
         Peer("fastapi", "fastapi", script("fastapi_xgboost"), plain),
         Peer("litserve", "litserve", script("litserve_app"), plain),
         Peer("ray", "ray", script("ray_serve_app"), plain),
