@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -49,7 +50,7 @@ class ServedModel:
     reader: FeatureReader
     schema: RequestSchema
 
-    @property
+    @cached_property  # written into every answer
     def version(self) -> str:
         """The short form of the digest, as people and the V2 protocol name it."""
         return self.predictor.digest[:12]
