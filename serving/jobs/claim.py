@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
+from serving.errors import ServingError
 from serving.jobs.errors import JobStoreFailed
 from serving.jobs.job import Job
 from serving.jobs.queue import JobQueue
@@ -21,7 +22,7 @@ _LAST_WORD_SECONDS = 2.0  # how long the end of a server waits for a store
 _logger = logging.getLogger(__name__)
 
 
-class ClaimLost(Exception):
+class ClaimLost(ServingError):
     """The job was cancelled, or another process has it: nothing of it may be changed any more."""
 
 

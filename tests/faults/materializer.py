@@ -58,7 +58,7 @@ def _kill_after_sending(bytes_left):
         nonlocal bytes_left
         data = commands if isinstance(commands, bytes) else b"".join(commands)
         if len(data) >= bytes_left:
-            self._socket.sendall(data[:bytes_left])
+            self.socket.sendall(data[:bytes_left])
             os.kill(os.getpid(), signal.SIGKILL)
         bytes_left -= len(data)
         return ask(self, data, **options)

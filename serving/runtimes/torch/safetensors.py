@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from headrace.mapped import Data
+from serving.errors import ServingError
 
 DTYPES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "U8": 1, "BOOL": 1}
 """The types that models use, and the bytes of a value."""
@@ -26,7 +27,7 @@ _MOST_HEADER = 100_000_000
 _LENGTH = struct.Struct("<Q")
 
 
-class NotSafetensors(ValueError):
+class NotSafetensors(ServingError):
     """The bytes are no safetensors file, or one that says two things at once."""
 
 
