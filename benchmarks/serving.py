@@ -240,11 +240,13 @@ def _fastest(call: Callable[[], object]) -> float:
 
 
 def _resident_megabytes(first: int) -> float:
-    """Of a process and all below it."""
+    """Of a process and all below it; pages that they share are counted once."""
     total = 0.0
     for process in _wrk.processes_of(first):
-        facts = dict(line.split(":", 1) for line in (process / "status").open() if ":" in line)
-        total += int(facts["VmRSS"].split()[0]) / 1024
+        facts = dict(
+            line.split(":", 1) for line in (process / "smaps_rollup").open() if ":" in line
+        )
+        total += int(facts["Pss"].split()[0]) / 1024
     return total
 
 
