@@ -106,7 +106,7 @@ def test_the_cache_counts_its_hits(client, instance, hang):
     assert asked(client, instance)[0].json()["degraded"] is False
     text = client.get("/metrics").text
     assert 'feature_cache_hits_total{model="flight_delay"} 6.0' in text
-    # Asked twice: behind a new connection views are learned anew, and rows read before do not count.
+    # Asked twice: a new connection learns the views anew, and rows read before do not count.
     assert 'feature_cache_misses_total{model="flight_delay"} 4.0' in text
 
 
